@@ -1,0 +1,139 @@
+"""What a NumPyro program must satisfy to be a model, checked by one trace before anything compiles."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpyro import handlers
+from numpyro.distributions import biject_to
+
+from .errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+def check_data(data: Mapping[str, Any]) -> dict[str, Array]:
+    """Return the data as arrays, floats in the current precision; refuse unequal lengths and non-finite values."""
+    if not data:
+        raise InputError("the model has no data: give a dict of arrays whose leading axis is the examples")
+    arrays = {}
+    for name, value in data.items():
+        array = np.asarray(value)
+        if array.ndim == 0 or array.shape[0] == 0:
+            raise InputError(f"data {name!r} has shape {array.shape}: the leading axis must be the examples")
+        if np.issubdtype(array.dtype, np.inexact) and not np.all(np.isfinite(array)):
+            bad = int(np.argwhere(~np.isfinite(array.reshape(array.shape[0], -1)).all(axis=1))[0, 0])
+            raise InputError(f"data {name!r} is not finite at example {bad}: remove or fill NaN and infinite values")
+        arrays[name] = jnp.asarray(array, float) if np.issubdtype(array.dtype, np.inexact) else jnp.asarray(array)
+    lengths = {name: array.shape[0] for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"arrays of unequal length {lengths}: the leading axis of every array is the examples")
+    return arrays
+
+
+def check_program(model: "Model") -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Trace the program once and return the latent sites with their unconstrained shapes."""
+    from .model import EXAMPLES, examples_plate, is_factor
+
+    trace = _seeded_trace(model, model.data)
+    latents, observed = {}, []
+    for name, site in trace.items():
+        if site["type"] == "param":
+            raise InputError(f"numpyro.param {name!r}: give it a prior with numpyro.sample, or fix its value")
+        if site["type"] == "plate" and name == EXAMPLES and site["args"][0] != model.num_examples:
+            raise InputError(
+                f"plate 'examples' has size {site['args'][0]} but the data have {model.num_examples} rows: take its "
+                "size from the arguments, as in numpyro.plate('examples', x.shape[0]), without subsample_size"
+            )
+        if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0]):
+            raise InputError(f"plate {name!r} has a subsample_size: leave it out, the dynamics draw the minibatches")
+        if site["type"] != "sample":
+            continue
+        if not site["is_observed"]:
+            if examples_plate(site):
+                raise InputError(f"latent site {name!r} is inside the plate 'examples': only observed sites may be")
+            if site["fn"].is_discrete:
+                raise InputError(f"latent site {name!r} is discrete: dynamics need continuous parameters; sum it out")
+            latents[name] = jnp.shape(biject_to(site["fn"].support).inv(site["value"]))
+        elif examples_plate(site):
+            observed += [] if is_factor(site) else [name]
+        elif not is_factor(site):
+            raise InputError(f"observed site {name!r} is outside a plate called 'examples': put it inside")
+    if not latents:
+        raise InputError("the program has no latent site: give its parameters priors with numpyro.sample")
+    if not any(site["type"] == "sample" and site["is_observed"] and examples_plate(site) for site in trace.values()):
+        raise InputError(
+            "the program has no observed site in a plate called 'examples': write "
+            "`with numpyro.plate('examples', x.shape[0]): numpyro.sample('y', ..., obs=y)`"
+        )
+    _check_subset(model)
+    model.facts["observed"] = observed
+    model.facts["targets"] = _arguments_observed(model, trace, observed)
+    unknown = set(model.optimum or {}) ^ set(latents) if model.optimum is not None else set()
+    if unknown:
+        name = sorted(unknown)[0]
+        raise InputError(f"optimum and program differ in site {name!r}: {nearest(name, latents)}")
+    for name, shape in latents.items():
+        if model.optimum is not None and not np.all(np.isfinite(np.asarray(model.optimum[name]))):
+            raise InputError(f"optimum {name!r} is not finite")
+        if model.optimum is not None and np.shape(model.optimum[name]) != np.shape(trace[name]["value"]):
+            given, wanted = np.shape(model.optimum[name]), np.shape(trace[name]["value"])
+            raise InputError(f"optimum {name!r} has shape {given}, the program's site has {wanted}")
+        latents[name] = tuple(int(s) for s in shape)
+    return tuple(latents.items())
+
+
+def check_compressed(model: "Model") -> Array:
+    """Return the constant between n L and the compressed sum; refuse data that are not equivalent."""
+    full = jax.value_and_grad(lambda p: jnp.sum(model.example_losses(p)))
+    small = jax.value_and_grad(lambda p: -jnp.sum(model._evaluate(p, model.compressed)[1]))
+    offsets = []
+    for seed in range(3):
+        position = model.sample_prior(jax.random.key(seed))
+        (value, gradient), (small_value, small_gradient) = full(position), small(position)
+        offsets.append(value - small_value)
+        size = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(gradient))
+        tolerance = 1e4 * float(jnp.finfo(value.dtype).eps) * (size + 1.0)
+        for name in gradient:
+            error = float(jnp.max(jnp.abs(gradient[name] - small_gradient[name])))
+            if not error <= tolerance:
+                raise InputError(
+                    f"compressed data give another gradient for {name!r} (off by {error:.2g} of {size:.2g}): they must "
+                    "keep the sum of the examples' log likelihoods up to a constant"
+                )
+    return offsets[0]
+
+
+def _seeded_trace(model: "Model", data: Mapping[str, Array]) -> dict:
+    program = handlers.seed(model.program, jax.random.key(0))
+    try:
+        return handlers.trace(program).get_trace(**data)
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise InputError(f"program and data do not fit: {error}; data are {sorted(data)}") from error
+
+
+def _check_subset(model: "Model") -> None:
+    """Run the program on other numbers of rows than the data's."""
+    for num_rows in {1, model.num_examples + 1}:
+        rows = {k: jnp.resize(v, (num_rows, *v.shape[1:])) for k, v in model.data.items()}
+        try:
+            _seeded_trace(model, rows)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"the program does not run on {num_rows} rows of its data ({str(error).splitlines()[0]}): take every "
+                "size from the arguments, such as x.shape[0]"
+            ) from error
+
+
+def _arguments_observed(model: "Model", trace: dict, observed: list[str]) -> tuple[str, ...]:
+    """Names of the arguments that hold observations: without them the observed sites are drawn."""
+    values = [trace[name]["value"] for name in observed]
+    return tuple(name for name, array in model.data.items() if any(value is array for value in values))

@@ -1,0 +1,223 @@
+"""A model: a NumPyro program, its data, and what is known about it.
+
+One trace of the program, at a position and on some rows of the data, gives the log prior and the log
+likelihood of each example; loss, predictions and every gradient come from those two. The prior is never
+inside the loss L = -(1/n) sum_i log p(y_i | x_i, position).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from numpyro import handlers
+from numpyro.distributions import Unit, biject_to
+
+from .function import Function
+
+EXAMPLES = "examples"
+Position = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A number known about a model, with where it comes from."""
+
+    value: float
+    source: str
+
+
+class Facts(dict):
+    """What is said of a model beside its law. Equal to any other, so that it never causes a compilation."""
+
+    def __eq__(self, other):
+        return isinstance(other, Facts)
+
+    def __hash__(self):
+        return 0
+
+
+class Model(eqx.Module):
+    """A NumPyro program with its data.
+
+    Parameters
+    ----------
+    program
+        NumPyro program; its arguments are the names in ``data``, those that it observes default to None. The
+        observed sites stand in ``numpyro.plate("examples", x.shape[0])``.
+    data
+        Arrays whose leading axis is the examples.
+    optimum
+        Values of the program's sites at a known global minimum of the population loss, or None.
+    truth
+        Known numbers, such as ``{"learning_coefficient": Truth(4.5, source="...")}``.
+    probes
+        Inputs (arguments of the program) that the data do not contain; predictions there are "off the data".
+    observables, properties
+        Functions of (model, position) worth recording; see ``observables.py``.
+    exact_sampler
+        A dynamics that samples the tempered posterior of this model exactly, checked when it is first used.
+    compressed
+        Fewer rows with the same loss up to a constant: sum over them of -log p = n L - constant. Checked here.
+
+    Raises
+    ------
+    InputError
+        If the program breaks the contract: no plate, a latent inside the plate, NaN data and so on.
+    """
+
+    data: dict[str, Array]
+    optimum: dict[str, Array] | None
+    probes: dict[str, Array] | None
+    exact_sampler: Any
+    compressed: dict[str, Array] | None
+    offset: Float[Array, ""]
+    program: Function = eqx.field(static=True)
+    observables: dict[str, Any] = eqx.field(static=True)
+    properties: dict[str, Any] = eqx.field(static=True)
+    latents: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
+    facts: Facts = eqx.field(static=True)
+
+    def __init__(
+        self,
+        program: Callable,
+        data: Mapping[str, Any],
+        optimum: Mapping[str, Any] | None = None,
+        truth: Mapping[str, Truth] | None = None,
+        probes: Mapping[str, Any] | None = None,
+        observables: Mapping[str, Any] | None = None,
+        properties: Mapping[str, Any] | None = None,
+        exact_sampler: Any = None,
+        compressed: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ):
+        from .contract import check_compressed, check_data, check_program
+        from .observables import HashableDict, as_observables
+
+        self.program = Function(program)
+        self.data = check_data(data)
+        self.optimum = None if optimum is None else {k: jnp.asarray(v, float) for k, v in optimum.items()}
+        self.probes = None if probes is None else {k: jnp.asarray(v) for k, v in probes.items()}
+        self.observables = as_observables(observables or {})
+        self.properties = HashableDict({k: Function(v) for k, v in (properties or {}).items()})
+        self.exact_sampler = exact_sampler
+        self.facts = Facts(facts or {}, truth=dict(truth or {}))
+        self.compressed, self.offset = None, jnp.zeros(())
+        self.latents = check_program(self)
+        if compressed is not None:
+            self.compressed = check_data(compressed)
+            self.offset = check_compressed(self)
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples n."""
+        return next(iter(self.data.values())).shape[0]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that one full-batch loss reads: the compressed ones where the model has them."""
+        return next(iter((self.compressed or self.data).values())).shape[0]
+
+    @property
+    def num_parameters(self) -> int:
+        """Size d of a position."""
+        return sum(int(np.prod(shape)) for _, shape in self.latents)
+
+    @property
+    def truth(self) -> dict[str, Truth]:
+        """Known numbers with their sources."""
+        return self.facts["truth"]
+
+    def log_prior(self, position: Position) -> Float[Array, ""]:
+        """Log prior density of the unconstrained position (with log |det| of the constraining map)."""
+        rows = {k: v[:1] for k, v in self.data.items()}
+        return self._evaluate(position, rows)[0]
+
+    def example_losses(self, position: Position, rows: Int[Array, " b"] | None = None) -> Float[Array, " b"]:
+        """Negative log likelihood of each example, or of the given rows."""
+        data = self.data if rows is None else {k: v[rows] for k, v in self.data.items()}
+        return -self._evaluate(position, data)[1]
+
+    def loss(self, position: Position) -> Float[Array, ""]:
+        """Mean negative log likelihood per example L; on the compressed data where the model has them."""
+        if self.compressed is None:
+            return jnp.mean(self.example_losses(position))
+        return (self.offset - jnp.sum(self._evaluate(position, self.compressed)[1])) / self.num_examples
+
+    def predictions(self, position: Position, inputs: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """Mean of each observed site at the given inputs (the data's by default)."""
+        inputs = self.data if inputs is None else inputs
+        observed = self.facts["observed"]
+        seeded = handlers.seed(handlers.substitute(self.program, data=self.constrain(position)), jax.random.key(0))
+        trace = handlers.trace(seeded).get_trace(**{k: v for k, v in inputs.items() if k not in self.facts["targets"]})
+        return {name: trace[name]["fn"].mean for name in observed}
+
+    def constrain(self, position: Position) -> dict[str, Array]:
+        """Values of the program's sites at an unconstrained position."""
+        rows = {k: v[:1] for k, v in self.data.items()}
+        trace, _ = self._trace(position, rows)
+        return {name: trace[name]["value"] for name, _ in self.latents}
+
+    def unconstrain(self, values: Mapping[str, Array]) -> Position:
+        """Unconstrained position of the program's own values."""
+        rows = {k: v[:1] for k, v in self.data.items()}
+        program = handlers.seed(handlers.substitute(self.program, data=dict(values)), jax.random.key(0))
+        trace = handlers.trace(program).get_trace(**rows)
+        return {name: biject_to(trace[name]["fn"].support).inv(trace[name]["value"]) for name, _ in self.latents}
+
+    def sample_prior(self, key: Array) -> Position:
+        """Draw one position from the prior."""
+        rows = {k: v[:1] for k, v in self.data.items()}
+        trace = handlers.trace(handlers.seed(self.program, key)).get_trace(**rows)
+        return {name: biject_to(trace[name]["fn"].support).inv(trace[name]["value"]) for name, _ in self.latents}
+
+    def _trace(self, position: Position, data: Mapping[str, Array]) -> tuple[dict, Array]:
+        """Trace the program at an unconstrained position; also return the sum of log |det| of the constraining maps."""
+        log_dets = []
+
+        def substitute(site):
+            if site["type"] != "sample" or site["name"] not in position:
+                return None
+            unconstrained = position[site["name"]]
+            transform = biject_to(site["fn"].support)
+            value = transform(unconstrained)
+            log_dets.append(jnp.sum(transform.log_abs_det_jacobian(unconstrained, value)))
+            return value
+
+        program = handlers.substitute(self.program, substitute_fn=substitute)
+        trace = handlers.trace(program).get_trace(**data)
+        return trace, sum(log_dets, jnp.zeros(()))
+
+    def _evaluate(self, position: Position, data: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Log prior and the log likelihood of each row of the data."""
+        trace, log_prior = self._trace(position, data)
+        num_rows = next(iter(data.values())).shape[0]
+        log_likelihoods = jnp.zeros(num_rows)
+        for site in trace.values():
+            if site["type"] != "sample":
+                continue
+            log_prob = site["fn"].log_prob(site["value"])
+            if site["scale"] is not None:
+                log_prob = log_prob * site["scale"]
+            plate = examples_plate(site)
+            if plate is None:
+                log_prior = log_prior + jnp.sum(log_prob)
+            else:
+                log_prob = jnp.moveaxis(log_prob, plate.dim, 0)
+                log_likelihoods = log_likelihoods + jnp.sum(log_prob.reshape(num_rows, -1), axis=1)
+        return log_prior, log_likelihoods
+
+
+def examples_plate(site: dict) -> Any:
+    """Return the frame of the plate "examples" a site stands in, or None."""
+    return next((frame for frame in site["cond_indep_stack"] if frame.name == EXAMPLES), None)
+
+
+def is_factor(site: dict) -> bool:
+    """Tell a ``numpyro.factor`` from an observation."""
+    return isinstance(site["fn"], Unit) or isinstance(getattr(site["fn"], "base_dist", None), Unit)
+

@@ -1,0 +1,96 @@
+"""The target: tempered and localised posterior of a model, with the gradients every dynamics needs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
+
+from .errors import InputError
+from .model import Model, Position
+
+OBJECTIVES = ("loss", "posterior")
+
+
+class Posterior(eqx.Module):
+    r"""Tempered posterior of a model, localised at a centre if asked.
+
+    .. math:: p(\theta) \propto \pi(\theta)\, \exp(-n \beta L(\theta) - \tfrac{\gamma}{2} \|\theta - \theta^*\|^2)
+
+    The temperature scales the likelihood alone; the localisation is part of the law. Positions are unconstrained.
+
+    Parameters
+    ----------
+    model
+        The model.
+    inverse_temperature
+        :math:`\beta \ge 0`; a scalar, or one value a chain.
+    localization
+        Strength :math:`\gamma \ge 0` of the pull to the centre, in units of 1/position squared.
+    center
+        Values of the program's sites at :math:`\theta^*`; the model's optimum by default.
+    """
+
+    model: Model
+    inverse_temperature: Float[Array, "..."]
+    localization: Float[Array, ""]
+    center: Position | None
+
+    def __init__(
+        self,
+        model: Model,
+        inverse_temperature: Any = 1.0,
+        localization: Any = 0.0,
+        center: Mapping[str, Any] | None = None,
+    ):
+        self.model = model
+        self.inverse_temperature = jnp.asarray(inverse_temperature, float)
+        self.localization = jnp.asarray(localization, float)
+        for name in ("inverse_temperature", "localization"):
+            value = getattr(self, name)
+            if not bool(jnp.all((value >= 0) & jnp.isfinite(value))):
+                raise InputError(f"{name} is {value}: it must be finite and >= 0")
+        center = model.optimum if center is None else center
+        self.center = None if center is None else model.unconstrain(center)
+        if self.center is None and bool(jnp.any(self.localization > 0)):
+            raise InputError("localization > 0 needs a center: the model names no optimum, so give center={site: value}")
+        if self.center is None:
+            self.localization = jnp.zeros(())
+
+    @property
+    def scale(self) -> Float[Array, "..."]:
+        """The factor n beta of the mean loss in the log density."""
+        return self.model.num_examples * self.inverse_temperature
+
+    def log_regularizer(self, position: Position) -> Float[Array, ""]:
+        """Log prior and localisation: all of the log density that is not data."""
+        log_density = self.model.log_prior(position)
+        if self.center is None:
+            return log_density
+        displacement = jax.tree.map(jnp.subtract, position, self.center)
+        return log_density - 0.5 * self.localization * sum(jnp.sum(x**2) for x in jax.tree.leaves(displacement))
+
+    def log_density(self, position: Position) -> Float[Array, ""]:
+        """Unnormalised log density at an unconstrained position."""
+        return self.log_regularizer(position) - self.scale * self.model.loss(position)
+
+    def weighted_loss(self, position: Position, weights: Float[Array, " n"]) -> Float[Array, ""]:
+        """Sum of w_i times the loss of example i; its gradient is one reverse pass for any weights."""
+        return jnp.sum(weights * self.model.example_losses(position))
+
+    def objective(self, position: Position, rows: Int[Array, " b"] | None, kind: str) -> Float[Array, ""]:
+        """What an optimiser descends: mean loss of the rows, minus log regulariser / (n beta) if kind is "posterior"."""
+        loss = self.model.loss(position) if rows is None else jnp.mean(self.model.example_losses(position, rows))
+        return loss if kind == "loss" else loss - self.log_regularizer(position) / self.scale
+
+    def flat(self, position: Position) -> Float[Array, " d"]:
+        """Position as one vector, sites in alphabetical order."""
+        return ravel_pytree(position)[0]
+
+    def unflat(self, vector: Float[Array, " d"]) -> Position:
+        """Position of a vector made by ``flat``."""
+        zeros = {name: jnp.zeros(shape) for name, shape in self.model.latents}
+        return ravel_pytree(zeros)[1](vector)

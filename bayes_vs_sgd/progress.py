@@ -1,0 +1,46 @@
+"""A progress line on standard error: live on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.live import Live
+
+PLAIN_SECONDS = 10.0
+
+
+class Progress:
+    """Show loss, speed, chains lost and time left of one run; ``quiet`` shows nothing."""
+
+    def __init__(self, title: str, num_steps: int, quiet: bool = False):
+        self.title, self.num_steps = title, num_steps
+        self.quiet = quiet
+        self.console = Console(stderr=True)
+        self.live = Live(console=self.console, transient=True) if self.console.is_terminal and not quiet else None
+        self.started = self.printed = time.monotonic()
+        self.first = None
+
+    def __enter__(self):
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *exception):
+        if self.live:
+            self.live.stop()
+
+    def update(self, step: int, num_chains: int, loss: float, lost: int) -> None:
+        """Report that all chains have reached a step."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = (step, now)
+        done, since = step - self.first[0], now - self.first[1]
+        speed = done / since if done and since > 0 else step / max(now - self.started, 1e-9)
+        left = (self.num_steps - step) / speed if speed > 0 else float("inf")
+        line = f"{self.title}: step {step:,} of {self.num_steps:,}, loss {loss:.6g}, {speed * num_chains:,.3g} chain-steps/s"
+        line += f", {left:.0f} s left" + (f", {lost} chains lost" if lost else "")
+        if self.live:
+            self.live.update(line)
+        elif not self.quiet and (now - self.printed > PLAIN_SECONDS):
+            self.printed = now
+            print(line, file=sys.stderr, flush=True)

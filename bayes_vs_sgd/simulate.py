@@ -1,0 +1,296 @@
+"""The one loop: segments of steps, thinned to draws, over chains at once.
+
+A segment is one call of a compiled function that moves every chain from one step to another and records a draw whenever
+a multiple of ``thinning`` is reached. The host works between segments: progress, storage, Ctrl-C. The key of a step is
+fold_in(fold_in(seed, chain), step), so a run is the same bits however it is cut.
+"""
+
+import time
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array
+
+from .dynamics.base import Dynamics
+from .errors import InputError
+from .model import Position
+from .observables import select
+from .posterior import Posterior
+from .progress import Progress
+from .results import Draws, assemble, describe, tree_of
+from .store import Store
+
+BUFFER_DRAWS, BUFFER_BYTES = 1024, 2**26
+"""Most draws a segment holds, and most memory for them."""
+FIRST_SEGMENT = 10
+"""Steps of the first segment, which measures the speed."""
+SEGMENT_SECONDS = 2.0
+"""Wanted wall time of a segment: a compiled call does not hear Ctrl-C."""
+
+
+def simulate(
+    dynamics: Dynamics,
+    target: Posterior,
+    *,
+    key: int,
+    num_chains: int = 4,
+    num_draws: int | None = None,
+    num_steps: int | None = None,
+    num_warmup: int = 0,
+    initial: str | Mapping[str, Any] = "prior",
+    initial_scale: float = 1.0,
+    observables: list[str] | None = None,
+    record_positions: bool = False,
+    folder: str | Path | None = None,
+    max_seconds: float | None = None,
+    progress: bool = True,
+    title: str | None = None,
+) -> xr.DataTree:
+    """Run independent chains of a dynamics on a target.
+
+    Parameters
+    ----------
+    dynamics, target
+        What moves, and on what.
+    key
+        Seed of the simulation.
+    num_chains
+        Independent chains (the seeds of an ensemble).
+    num_draws, num_steps
+        Draws recorded and steps after the warm-up; a draw every num_steps / num_draws steps. With one of them alone: a
+        draw a step, or 100 draws.
+    num_warmup
+        Steps before the first draw, in which adaptive dynamics tune themselves. Not recorded.
+    initial
+        ``"prior"``, ``"optimum"`` (each times or plus ``initial_scale``), or positions with a leading chain axis.
+    initial_scale
+        Prior draws are multiplied by it; at the optimum it is the scale of added normal noise.
+    observables
+        Names of what is recorded; all that the model has by default.
+    record_positions
+        Also record the program's own values at each draw.
+    folder
+        Where the run is kept. An interrupted one there is continued; a finished one is extended or returned.
+    max_seconds
+        Stop after the segment that passes it.
+
+    Returns
+    -------
+    DataTree
+        Groups ``posterior`` (chain, draw), ``sample_stats`` and ``final_position``; attribute ``stopped`` says
+        ``finished``, ``max_seconds`` or ``interrupted``.
+
+    Raises
+    ------
+    InputError
+        If settings, target and dynamics do not fit, or the folder holds another run.
+    """
+    num_draws, num_steps, thinning = _schedule(num_draws, num_steps)
+    if num_chains < 1:
+        raise InputError(f"num_chains is {num_chains}: it must be at least 1")
+    chosen = select(target.model, observables)
+    prepared = dynamics.prepare(target)
+    axes = _chain_axes(prepared, target, num_chains)
+    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(key)))(jnp.arange(num_chains))
+    positions = initial_positions(target, keys, initial, initial_scale)
+    total = num_warmup + num_steps
+    schedule = prepared.warmup_schedule(num_warmup)
+    run = partial(_segment, prepared, target, keys, chosen, axes, record_positions)
+    counts = (jnp.asarray(num_warmup), jnp.asarray(thinning))
+
+    store, draws, step = None, [], 0
+    carry = _start(prepared, target, keys, axes, positions)
+    settings = {"num_warmup": num_warmup, "thinning": thinning, "num_chains": num_chains, "seed": key}
+    settings |= {"initial": initial if isinstance(initial, str) else "positions", "initial_scale": initial_scale}
+    settings |= {"observables": sorted(chosen), "record_positions": record_positions}
+    manifest = describe(dynamics, target, settings)
+    if folder is not None:
+        store = Store(folder)
+        store.open(manifest)
+        if found := store.state(num_warmup, thinning):
+            step, leaves = found
+            carry = jax.tree.unflatten(jax.tree.structure(carry), [jnp.asarray(x) for x in leaves])
+    carry = _keep_types(carry)
+    slots = _slots(target, chosen, record_positions, num_chains)
+
+    stopped, started = "finished", time.monotonic()
+    speed = None
+    title = title or type(dynamics).__name__
+    with Progress(title, total, quiet=not progress) as bar:
+        try:
+            while step < total:
+                phase_end = num_warmup if step < num_warmup else total
+                end = min(phase_end, step + _length(speed, slots, thinning, step < num_warmup))
+                before = time.monotonic()
+                warm = step < num_warmup
+                rows = schedule if warm else schedule[:0, :0]
+                span = (jnp.asarray(step), jnp.asarray(end))
+                carry, buffer, last_loss = run(slots if not warm else 1, carry, rows, *counts, *span, warm)
+                carry = jax.block_until_ready(carry)
+                seconds = time.monotonic() - before
+                speed = (end - step) / seconds if speed is None else max((end - step) / seconds, speed / 4)
+                first, last = max(step - num_warmup, 0) // thinning, max(end - num_warmup, 0) // thinning
+                segment = Draws.cut(buffer, first, last) if last > first else None
+                step = end
+                if store:
+                    tree = tree_of([segment], dynamics, target, manifest, thinning) if segment else None
+                    store.save(step, [np.asarray(x) for x in jax.tree.leaves(carry)], first, last, tree)
+                elif segment:
+                    draws.append(segment)
+                bar.update(step, num_chains, float(last_loss), int(np.sum(np.asarray(carry.lost) >= 0)))
+                if max_seconds is not None and step < total and time.monotonic() - started > max_seconds:
+                    stopped = "max_seconds"
+                    break
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+            warnings.warn(f"interrupted after step {step} of {total}: what is done is kept", stacklevel=2)
+    return assemble(store, draws, dynamics, target, manifest, thinning, carry, step, stopped)
+
+
+class _Carry(eqx.Module):
+    """States of the chains, the info gathered since the last draw, and the first step at which each was seen lost."""
+
+    states: Any
+    info: dict[str, Array]
+    lost: Array
+
+
+def _schedule(num_draws: int | None, num_steps: int | None) -> tuple[int, int, int]:
+    if num_draws is None and num_steps is None:
+        raise InputError("give num_draws or num_steps")
+    num_draws = min(100, num_steps) if num_draws is None else num_draws
+    num_steps = num_draws if num_steps is None else num_steps
+    if num_draws < 1 or num_steps < num_draws:
+        raise InputError(f"num_draws is {num_draws} and num_steps {num_steps}: both must be >= 1, draws at most steps")
+    thinning = num_steps // num_draws
+    return num_draws, num_draws * thinning, thinning
+
+
+def _length(speed: float | None, slots: int, thinning: int, warming_up: bool) -> int:
+    """Steps of the next segment: about the wanted wall time, whole draws if they fit, no more than the buffer."""
+    steps = FIRST_SEGMENT if speed is None else max(int(speed * SEGMENT_SECONDS), 1)
+    if warming_up:
+        return steps
+    steps = min(steps, (slots - 1) * thinning)
+    return steps if steps < thinning else steps // thinning * thinning
+
+
+def initial_positions(target: Posterior, keys: Array, initial: str | Mapping[str, Any], scale: float) -> Position:
+    """Unconstrained starting positions, one a chain."""
+    model = target.model
+    keys = jax.vmap(lambda k: jax.random.fold_in(k, 2**31 - 1))(keys)
+    if isinstance(initial, Mapping):
+        positions = jax.vmap(model.unconstrain)({k: jnp.asarray(v, float) for k, v in initial.items()})
+        if jax.tree.leaves(positions)[0].shape[0] != keys.shape[0]:
+            raise InputError(f"initial positions have {jax.tree.leaves(positions)[0].shape[0]} chains, not {keys.shape[0]}")
+        return positions
+    if initial == "prior":
+        return jax.vmap(lambda k: jax.tree.map(lambda x: scale * x, model.sample_prior(k)))(keys)
+    if initial == "optimum":
+        if target.center is None:
+            raise InputError("initial='optimum' but the model names no optimum: start from the prior, or give positions")
+        noise = jax.vmap(lambda k: target.unflat(scale * jax.random.normal(k, (model.num_parameters,))))(keys)
+        return jax.tree.map(lambda c, z: c + z, target.center, noise)
+    raise InputError(f"initial is {initial!r}: it must be 'prior', 'optimum' or positions")
+
+
+def _chain_axes(dynamics: Dynamics, target: Posterior, num_chains: int) -> tuple[Any, Any]:
+    """In-axes of vmap: hyper-parameters and inverse temperatures with a chain axis are split over the chains."""
+
+    def axis(name):
+        def of_leaf(leaf):
+            if jnp.ndim(leaf) == 0:
+                return None
+            if leaf.shape != (num_chains,):
+                raise InputError(f"{name} has shape {leaf.shape} for {num_chains} chains: give one number, or one a chain")
+            return 0
+
+        return of_leaf
+
+    def chains(tree, names):
+        axes = jax.tree.map(lambda _: None, tree)
+        for name in names:
+            mapped = jax.tree.map(axis(name), getattr(tree, name))
+            axes = eqx.tree_at(lambda t, name=name: getattr(t, name), axes, mapped, is_leaf=lambda x: x is None)
+        return axes
+
+    return chains(dynamics, dynamics.batched), chains(target, ("inverse_temperature",))
+
+
+@eqx.filter_jit
+def _start(dynamics, target, keys, axes, positions):
+    keys = jax.vmap(lambda k: jax.random.fold_in(k, 2**31 - 2))(keys)
+
+    def one(dynamics, target, key, position):
+        state = dynamics.init(target, key, position)
+        _, info = jax.eval_shape(dynamics.step, target, key, state)
+        return _Carry(state, jax.tree.map(lambda x: jnp.zeros(x.shape, float), info), jnp.asarray(-1))
+
+    return jax.vmap(one, in_axes=(*axes, 0, 0))(dynamics, target, keys, positions)
+
+
+def _keep_types(carry: _Carry) -> _Carry:
+    """Strip weak types, so that the first segment and the second are one compilation."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype) if x.dtype != bool else x, carry)
+
+
+@eqx.filter_jit
+def _segment(dynamics, target, keys, observables, axes, positions, slots, carry, schedule, num_warmup, thinning, begin, end, warm):
+    """Move all chains from a step to another; see the module. ``warm`` is static, the counts are traced."""
+
+    def one_step(dynamics, target, key, carry, step):
+        key = jax.random.fold_in(key, step)
+        if warm:
+            state, info = dynamics.warmup_step(target, key, carry.states, schedule[step])
+        else:
+            state, info = dynamics.step(target, key, carry.states)
+        gathered = jax.tree.map(lambda total, x: total + x.astype(total.dtype), carry.info, info)
+        return _Carry(state, gathered, carry.lost)
+
+    def record(target, carry, step, since):
+        values = target.model.constrain(carry.states.position)
+        drawn = {name: item(target.model, values) for name, item in observables.items()}
+        drawn |= {f"value:{name}": v for name, v in values.items()} if positions else {}
+        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in jax.tree.leaves(carry.states.position)]))
+        lost = jnp.where((carry.lost < 0) & ~finite, step, carry.lost)
+        stats = {f"stat:{name}": total / since if name != "num_gradients" else total for name, total in carry.info.items()}
+        return drawn | stats | {"lost": lost}, lost
+
+    all_steps = jax.vmap(one_step, in_axes=(*axes, 0, 0, None))
+    record_all = jax.vmap(record, in_axes=(axes[1], 0, None, None))
+    draws = jax.eval_shape(record_all, target, carry, begin, 1.0)[0]
+    buffer = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), draws)
+
+    def one_draw(index, loop):
+        carry, buffer, step = loop
+        offset = step - num_warmup
+        until = end if warm else jnp.minimum((offset // thinning + 1) * thinning + num_warmup, end)
+        carry = jax.lax.fori_loop(step, until, lambda s, c: all_steps(dynamics, target, keys, c, s), carry)
+        whole = (until - num_warmup) % thinning == 0
+        drawn, lost = record_all(target, carry, until, jnp.asarray(thinning, float))
+        buffer = jax.tree.map(lambda b, d: b.at[index].set(d), buffer, drawn)
+        info = jax.tree.map(lambda x: jnp.where(whole | warm, jnp.zeros_like(x), x), carry.info)
+        return _Carry(carry.states, info, lost), buffer, until
+
+    count = 1 if warm else (end - num_warmup - 1) // thinning - (begin - num_warmup) // thinning + 1
+    carry, buffer, _ = jax.lax.fori_loop(0, count, one_draw, (carry, buffer, jnp.asarray(begin)))
+    losses = jax.vmap(lambda t, c: t.model.loss(c.states.position), in_axes=(axes[1], 0))(target, carry)
+    return carry, buffer, jnp.nanmean(losses)
+
+
+def _slots(target: Posterior, observables: Any, positions: bool, num_chains: int) -> int:
+    """Draws that fit into a segment's buffer."""
+    model = target.model
+    zeros = {name: jax.ShapeDtypeStruct(shape, target.localization.dtype) for name, shape in model.latents}
+    drawn = jax.eval_shape(lambda p: {k: v(model, model.constrain(p)) for k, v in observables.items()}, zeros)
+    size = sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(drawn))
+    size += 8 * (8 + model.num_parameters * positions)
+    return int(np.clip(BUFFER_BYTES // (size * num_chains), 2, BUFFER_DRAWS))

@@ -1,0 +1,1 @@
+"""Closed forms, one file a topic, each with its source."""

@@ -1,0 +1,143 @@
+"""Deep linear network y = W_L ... W_1 x + noise: the simplest deep network, and one whose posterior is exactly known."""
+
+import warnings
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.theory.linear_networks import learning_coefficient, local_lower_bound, local_two_layers
+
+
+@dataclass(frozen=True)
+class Config:
+    """Widths, teacher, inputs, noise and prior."""
+
+    widths: tuple[int, ...] = (3, 3, 3)  # from input to output, without the unseen inputs
+    spectrum: tuple[float, ...] = (2.0, 1.0, 0.4)  # singular values of the teacher's map; their number is its rank
+    layer_ranks: tuple[int, ...] = ()  # rank of each teacher layer; minimal (that of the map) if empty
+    inputs: str = "whitened"  # "whitened" (X'X = n I exactly), "gaussian" or "uniform" (on [-10, 10])
+    unseen_inputs: int = 1  # further inputs that are zero in every example
+    num_examples: int = 1000
+    noise: float = 1.0  # standard deviation of the observations
+    prior_scale: float = 1.0  # standard deviation of every weight's prior
+
+
+def build(config: Config, key) -> bvs.Model:
+    """Draw a teacher and data from it."""
+    check(config)
+    depth = len(config.widths) - 1
+    layers = tuple(f"W{i + 1}" for i in range(depth))
+    shapes = [(out, into) for into, out in zip(config.widths[:-1], config.widths[1:], strict=True)]
+    shapes[0] = (shapes[0][0], shapes[0][1] + config.unseen_inputs)
+
+    def program(x, y=None):
+        hidden = x
+        for name, shape in zip(layers, shapes, strict=True):
+            weights = numpyro.sample(name, dist.Normal(0, config.prior_scale).expand(shape).to_event(2))
+            hidden = hidden @ weights.T
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("y", dist.Normal(hidden, config.noise).to_event(1), obs=y)
+
+    key_teacher, key_inputs, key_noise = jax.random.split(key, 3)
+    seen = teacher(config, key_teacher)
+    optimum = {name: jnp.pad(w, ((0, 0), (0, s[1] - w.shape[1]))) for name, w, s in zip(layers, seen, shapes, strict=True)}
+    full_map = jnp.linalg.multi_dot([*reversed(optimum.values()), jnp.eye(shapes[0][1])])
+    x = jnp.pad(draw_inputs(config, key_inputs), ((0, 0), (0, config.unseen_inputs)))
+    y = x @ full_map.T + config.noise * jax.random.normal(key_noise, (config.num_examples, config.widths[-1]))
+    q, r = jnp.linalg.qr(x)
+    return bvs.Model(
+        program,
+        data={"x": x, "y": y},
+        optimum=optimum,
+        truth=truths(config, seen),
+        probes={"x": jnp.eye(shapes[0][1])[config.widths[0] :]} if config.unseen_inputs else None,
+        observables=bvs.linear_network(layers, full_map),
+        exact_sampler=bvs.LinearNetworkGibbs(layers, config.noise, config.prior_scale),
+        compressed={"x": r, "y": q.T @ y},  # x = q r, so |x A - y|^2 = |r A - q' y|^2 + constant
+    )
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot be."""
+    rank, smallest = len(config.spectrum), min(config.widths, default=0)
+    if len(config.widths) < 2 or smallest < 1:
+        raise bvs.InputError(f"widths {config.widths}: give two or more positive numbers")
+    if rank > smallest:
+        raise bvs.InputError(f"spectrum has {rank} values but the smallest width is {smallest}: the map's rank is at most that")
+    if any(s <= 0 for s in config.spectrum):
+        raise bvs.InputError(f"spectrum {config.spectrum}: singular values must be > 0; leave out those that are 0")
+    if config.inputs not in ("whitened", "gaussian", "uniform"):
+        raise bvs.InputError(f"inputs is {config.inputs!r}: it must be whitened, gaussian or uniform")
+    if config.num_examples < config.widths[0]:
+        raise bvs.InputError(f"num_examples is {config.num_examples}: give at least the input width {config.widths[0]}")
+    if config.noise <= 0 or config.prior_scale <= 0:
+        raise bvs.InputError(f"noise is {config.noise} and prior_scale {config.prior_scale}: both must be > 0")
+    ranks = config.layer_ranks
+    if ranks and len(ranks) != len(config.widths) - 1:
+        raise bvs.InputError(f"layer_ranks {ranks} for {len(config.widths) - 1} layers: give one a layer, or none")
+    for layer, given in enumerate(ranks):
+        if not rank <= given <= min(config.widths[layer : layer + 2]):
+            limit = min(config.widths[layer : layer + 2])
+            raise bvs.InputError(f"layer_ranks {ranks}: layer {layer + 1} must be between the map's rank {rank} and {limit}")
+
+
+def teacher(config: Config, key) -> list:
+    """Balanced layers of the wanted ranks: orthogonal x diagonal x orthogonal, with the excess ranks cancelling.
+
+    A layer's excess directions are mapped to, and taken from, hidden directions that its neighbours do not use.
+    """
+    depth, rank = len(config.widths) - 1, len(config.spectrum)
+    bases = [jnp.linalg.qr(jax.random.normal(k, (w, w)))[0] for k, w in zip(jax.random.split(key, depth + 1), config.widths, strict=True)]
+    ranks = config.layer_ranks or (rank,) * depth
+    layers, used_below = [], rank
+    for layer in range(depth):
+        width_in, width_out = config.widths[layer : layer + 2]
+        core = jnp.zeros((width_out, width_in)).at[jnp.arange(rank), jnp.arange(rank)].set(jnp.asarray(config.spectrum) ** (1 / depth))
+        excess = ranks[layer] - rank
+        if used_below + excess > width_in:
+            raise bvs.InputError(
+                f"layer_ranks {config.layer_ranks}: layers {layer} and {layer + 1} need {used_below + excess} directions of "
+                f"width {width_in}, or their excess would add to the map's rank {rank}"
+            )
+        rows, columns = rank + jnp.arange(excess), used_below + jnp.arange(excess)
+        core = core.at[rows, columns].set(1.0)
+        layers.append(bases[layer + 1] @ core @ bases[layer].T)
+        used_below = rank + excess
+    return layers
+
+
+def draw_inputs(config: Config, key):
+    """Inputs that the examples do see."""
+    shape = (config.num_examples, config.widths[0])
+    if config.inputs == "uniform":
+        return jax.random.uniform(key, shape, minval=-10.0, maxval=10.0)
+    x = jax.random.normal(key, shape)
+    return x if config.inputs == "gaussian" else jnp.linalg.qr(x)[0] * jnp.sqrt(config.num_examples)
+
+
+def truths(config: Config, weights: list) -> dict:
+    """Learning coefficient and multiplicity at this teacher."""
+    rank = len(config.spectrum)
+    aoyagi = "Aoyagi, Neural Networks 172 (2024) 106132"
+    value = learning_coefficient(config.widths, rank)
+    found = {
+        "learning_coefficient": bvs.Truth(value.value, aoyagi),
+        "multiplicity": bvs.Truth(value.multiplicity, aoyagi),
+    }
+    if config.layer_ranks and any(r != rank for r in config.layer_ranks):
+        bound = local_lower_bound(weights)
+        local = local_two_layers(config.widths, rank, config.layer_ranks).value if len(weights) == 2 else None
+        warnings.warn(
+            f"the teacher's layers have ranks {config.layer_ranks}, not the map's rank {rank}: its local learning coefficient "
+            f"is {f'at least {bound:g}' if local is None else f'{local:g}'}, the global one {value.value:g}",
+            stacklevel=2,
+        )
+        found["global_learning_coefficient"] = found.pop("learning_coefficient")
+        found["lower_bound"] = bvs.Truth(bound, "half the rank of the product's differential")
+        if local is not None:
+            found["learning_coefficient"] = bvs.Truth(local, "two-layer local value, excess ranks split off")
+    return found
