@@ -18,7 +18,9 @@ def load_module(path: str | Path) -> types.ModuleType:
     """Execute a model file as a module of its own; the user's own line is shown where it fails."""
     path = Path(path).expanduser().resolve()
     if not path.is_file():
-        near = nearest(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else "no such folder"
+        near = (
+            nearest(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else "no such folder"
+        )
         raise InputError(f"no model file at {path}: {near}")
     source = path.read_bytes()
     name = f"bayes_vs_sgd_model_{path.stem}_{hashlib.sha256(source).hexdigest()[:12]}"

@@ -220,4 +220,3 @@ def examples_plate(site: dict) -> Any:
 def is_factor(site: dict) -> bool:
     """Tell a ``numpyro.factor`` from an observation."""
     return isinstance(site["fn"], Unit) or isinstance(getattr(site["fn"], "base_dist", None), Unit)
-

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .errors import InputError, nearest
@@ -131,8 +132,8 @@ def linear_network(layers: tuple[str, ...], teacher: Float[Array, "d_out d_in"])
     ``mode_i`` is u_i' W v_i in the teacher's singular basis; ``imbalance`` the eigenvalues of W_{l+1}'W_{l+1} - W_l W_l'
     between layers; ``effective_rank`` the nuclear over the spectral norm.
     """
-    left, singular, right = jnp.linalg.svd(jnp.asarray(teacher, float), full_matrices=False)
-    rank = max(int(jnp.sum(singular > 1e-6 * jnp.maximum(singular[0], 1e-12))), 1)
+    left, singular, right = np.linalg.svd(np.asarray(teacher, float), full_matrices=False)
+    rank = max(int(np.sum(singular > 1e-6 * max(singular[0], 1e-12))), 1)
 
     def weights(values):
         return [jnp.atleast_2d(values[name]) for name in layers]

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
@@ -50,13 +51,15 @@ class Posterior(eqx.Module):
         self.inverse_temperature = jnp.asarray(inverse_temperature, float)
         self.localization = jnp.asarray(localization, float)
         for name in ("inverse_temperature", "localization"):
-            value = getattr(self, name)
-            if not bool(jnp.all((value >= 0) & jnp.isfinite(value))):
+            value = np.asarray(getattr(self, name))
+            if not np.all((value >= 0) & np.isfinite(value)):
                 raise InputError(f"{name} is {value}: it must be finite and >= 0")
         center = model.optimum if center is None else center
         self.center = None if center is None else model.unconstrain(center)
-        if self.center is None and bool(jnp.any(self.localization > 0)):
-            raise InputError("localization > 0 needs a center: the model names no optimum, so give center={site: value}")
+        if self.center is None and float(self.localization) > 0:
+            raise InputError(
+                "localization > 0 needs a center: the model names no optimum, so give center={site: value}"
+            )
         if self.center is None:
             self.localization = jnp.zeros(())
 

@@ -125,7 +125,14 @@ def assemble(
     if store is not None and store.segments():
         parts = store.read()
         groups = {
-            group: xr.concat([p[group].to_dataset() for p in parts], dim="draw", data_vars="minimal", coords="minimal", compat="override", join="override")
+            group: xr.concat(
+                [p[group].to_dataset() for p in parts],
+                dim="draw",
+                data_vars="minimal",
+                coords="minimal",
+                compat="override",
+                join="override",
+            )
             for group in ("posterior", "sample_stats")
         }
         tree = xr.DataTree.from_dict(groups)

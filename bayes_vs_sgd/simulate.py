@@ -99,15 +99,14 @@ def simulate(
     chosen = select(target.model, observables)
     prepared = dynamics.prepare(target)
     axes = _chain_axes(prepared, target, num_chains)
-    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(key)))(jnp.arange(num_chains))
-    positions = initial_positions(target, keys, initial, initial_scale)
     total = num_warmup + num_steps
     schedule = prepared.warmup_schedule(num_warmup)
-    run = partial(_segment, prepared, target, keys, chosen, axes, record_positions)
     counts = (jnp.asarray(num_warmup), jnp.asarray(thinning))
 
     store, draws, step = None, [], 0
-    carry = _start(prepared, target, keys, axes, positions)
+    start = _check_start(target, initial, num_chains)
+    keys, carry = _start(prepared, target, axes, num_chains, jnp.asarray(key), start, jnp.asarray(initial_scale, float))
+    run = partial(_segment, prepared, target, keys, chosen, axes, record_positions)
     settings = {"num_warmup": num_warmup, "thinning": thinning, "num_chains": num_chains, "seed": key}
     settings |= {"initial": initial if isinstance(initial, str) else "positions", "initial_scale": initial_scale}
     settings |= {"observables": sorted(chosen), "record_positions": record_positions}
@@ -118,7 +117,6 @@ def simulate(
         if found := store.state(num_warmup, thinning):
             step, leaves = found
             carry = jax.tree.unflatten(jax.tree.structure(carry), [jnp.asarray(x) for x in leaves])
-    carry = _keep_types(carry)
     slots = _slots(target, chosen, record_positions, num_chains)
 
     stopped, started = "finished", time.monotonic()
@@ -128,9 +126,9 @@ def simulate(
         try:
             while step < total:
                 phase_end = num_warmup if step < num_warmup else total
-                end = min(phase_end, step + _length(speed, slots, thinning, step < num_warmup))
+                end = min(phase_end, step + _length(speed, slots, thinning, prepared.adaptive and step < num_warmup))
                 before = time.monotonic()
-                warm = step < num_warmup
+                warm = prepared.adaptive and step < num_warmup
                 rows = schedule if warm else schedule[:0, :0]
                 span = (jnp.asarray(step), jnp.asarray(end))
                 carry, buffer, last_loss = run(slots if not warm else 1, carry, rows, *counts, *span, warm)
@@ -183,23 +181,22 @@ def _length(speed: float | None, slots: int, thinning: int, warming_up: bool) ->
     return steps if steps < thinning else steps // thinning * thinning
 
 
-def initial_positions(target: Posterior, keys: Array, initial: str | Mapping[str, Any], scale: float) -> Position:
-    """Unconstrained starting positions, one a chain."""
-    model = target.model
-    keys = jax.vmap(lambda k: jax.random.fold_in(k, 2**31 - 1))(keys)
+def _check_start(target: Posterior, initial: str | Mapping[str, Any], num_chains: int) -> str | Position:
+    """Refuse what chains cannot start from; positions become unconstrained ones."""
     if isinstance(initial, Mapping):
-        positions = jax.vmap(model.unconstrain)({k: jnp.asarray(v, float) for k, v in initial.items()})
-        if jax.tree.leaves(positions)[0].shape[0] != keys.shape[0]:
-            raise InputError(f"initial positions have {jax.tree.leaves(positions)[0].shape[0]} chains, not {keys.shape[0]}")
-        return positions
-    if initial == "prior":
-        return jax.vmap(lambda k: jax.tree.map(lambda x: scale * x, model.sample_prior(k)))(keys)
-    if initial == "optimum":
-        if target.center is None:
-            raise InputError("initial='optimum' but the model names no optimum: start from the prior, or give positions")
-        noise = jax.vmap(lambda k: target.unflat(scale * jax.random.normal(k, (model.num_parameters,))))(keys)
-        return jax.tree.map(lambda c, z: c + z, target.center, noise)
-    raise InputError(f"initial is {initial!r}: it must be 'prior', 'optimum' or positions")
+        values = {k: jnp.asarray(v, float) for k, v in initial.items()}
+        if set(values) != {name for name, _ in target.model.latents}:
+            raise InputError(
+                f"initial positions name {sorted(values)}, the program {[n for n, _ in target.model.latents]}"
+            )
+        if any(v.shape[:1] != (num_chains,) for v in values.values()):
+            raise InputError(f"initial positions have {jax.tree.leaves(values)[0].shape[:1]} chains, not {num_chains}")
+        return jax.vmap(target.model.unconstrain)(values)
+    if initial not in ("prior", "optimum"):
+        raise InputError(f"initial is {initial!r}: it must be 'prior', 'optimum' or positions")
+    if initial == "optimum" and target.center is None:
+        raise InputError("initial='optimum' but the model names no optimum: start from the prior, or give positions")
+    return initial
 
 
 def _chain_axes(dynamics: Dynamics, target: Posterior, num_chains: int) -> tuple[Any, Any]:
@@ -210,7 +207,9 @@ def _chain_axes(dynamics: Dynamics, target: Posterior, num_chains: int) -> tuple
             if jnp.ndim(leaf) == 0:
                 return None
             if leaf.shape != (num_chains,):
-                raise InputError(f"{name} has shape {leaf.shape} for {num_chains} chains: give one number, or one a chain")
+                raise InputError(
+                    f"{name} has shape {leaf.shape} for {num_chains} chains: give one number, or one a chain"
+                )
             return 0
 
         return of_leaf
@@ -226,24 +225,32 @@ def _chain_axes(dynamics: Dynamics, target: Posterior, num_chains: int) -> tuple
 
 
 @eqx.filter_jit
-def _start(dynamics, target, keys, axes, positions):
-    keys = jax.vmap(lambda k: jax.random.fold_in(k, 2**31 - 2))(keys)
+def _start(dynamics, target, axes, num_chains, seed, start, scale):
+    """Keys of the chains and their first states."""
+    keys = jax.vmap(lambda chain: jax.random.fold_in(jax.random.key(seed), chain))(jnp.arange(num_chains))
 
-    def one(dynamics, target, key, position):
-        state = dynamics.init(target, key, position)
+    def one(dynamics, target, key, given):
+        key_position, key_state = (jax.random.fold_in(key, 2**31 - i) for i in (1, 2))
+        if start == "prior":
+            position = jax.tree.map(lambda x: scale * x, target.model.sample_prior(key_position))
+        elif start == "optimum":
+            noise = target.unflat(scale * jax.random.normal(key_position, (target.model.num_parameters,)))
+            position = jax.tree.map(jnp.add, target.center, noise)
+        else:
+            position = given
+        state = dynamics.init(target, key_state, position)
         _, info = jax.eval_shape(dynamics.step, target, key, state)
         return _Carry(state, jax.tree.map(lambda x: jnp.zeros(x.shape, float), info), jnp.asarray(-1))
 
-    return jax.vmap(one, in_axes=(*axes, 0, 0))(dynamics, target, keys, positions)
-
-
-def _keep_types(carry: _Carry) -> _Carry:
-    """Strip weak types, so that the first segment and the second are one compilation."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype) if x.dtype != bool else x, carry)
+    given = None if isinstance(start, str) else start
+    carry = jax.vmap(one, in_axes=(*axes, 0, 0))(dynamics, target, keys, given)
+    return keys, jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), carry)
 
 
 @eqx.filter_jit
-def _segment(dynamics, target, keys, observables, axes, positions, slots, carry, schedule, num_warmup, thinning, begin, end, warm):
+def _segment(
+    dynamics, target, keys, observables, axes, positions, slots, carry, schedule, num_warmup, thinning, begin, end, warm
+):
     """Move all chains from a step to another; see the module. ``warm`` is static, the counts are traced."""
 
     def one_step(dynamics, target, key, carry, step):
@@ -261,7 +268,9 @@ def _segment(dynamics, target, keys, observables, axes, positions, slots, carry,
         drawn |= {f"value:{name}": v for name, v in values.items()} if positions else {}
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in jax.tree.leaves(carry.states.position)]))
         lost = jnp.where((carry.lost < 0) & ~finite, step, carry.lost)
-        stats = {f"stat:{name}": total / since if name != "num_gradients" else total for name, total in carry.info.items()}
+        stats = {
+            f"stat:{name}": total / since if name != "num_gradients" else total for name, total in carry.info.items()
+        }
         return drawn | stats | {"lost": lost}, lost
 
     all_steps = jax.vmap(one_step, in_axes=(*axes, 0, 0, None))

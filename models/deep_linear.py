@@ -2,9 +2,11 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
@@ -42,23 +44,33 @@ def build(config: Config, key) -> bvs.Model:
         with numpyro.plate("examples", x.shape[0]):
             numpyro.sample("y", dist.Normal(hidden, config.noise).to_event(1), obs=y)
 
-    key_teacher, key_inputs, key_noise = jax.random.split(key, 3)
-    seen = teacher(config, key_teacher)
-    optimum = {name: jnp.pad(w, ((0, 0), (0, s[1] - w.shape[1]))) for name, w, s in zip(layers, seen, shapes, strict=True)}
-    full_map = jnp.linalg.multi_dot([*reversed(optimum.values()), jnp.eye(shapes[0][1])])
-    x = jnp.pad(draw_inputs(config, key_inputs), ((0, 0), (0, config.unseen_inputs)))
-    y = x @ full_map.T + config.noise * jax.random.normal(key_noise, (config.num_examples, config.widths[-1]))
-    q, r = jnp.linalg.qr(x)
+    weights, full_map, x, y, compressed = draw(config, key)
+    unseen = np.eye(shapes[0][1])[config.widths[0] :]
     return bvs.Model(
         program,
         data={"x": x, "y": y},
-        optimum=optimum,
-        truth=truths(config, seen),
-        probes={"x": jnp.eye(shapes[0][1])[config.widths[0] :]} if config.unseen_inputs else None,
+        optimum=dict(zip(layers, weights, strict=True)),
+        truth=truths(config, weights),
+        probes={"x": unseen} if config.unseen_inputs else None,
         observables=bvs.linear_network(layers, full_map),
         exact_sampler=bvs.LinearNetworkGibbs(layers, config.noise, config.prior_scale),
-        compressed={"x": r, "y": q.T @ y},  # x = q r, so |x A - y|^2 = |r A - q' y|^2 + constant
+        compressed=compressed,
     )
+
+
+@partial(jax.jit, static_argnums=0)
+def draw(config: Config, key):
+    """Teacher, its map, data, and the data's QR factor: x = q r, so |x A - y|^2 = |r A - q' y|^2 + constant."""
+    key_teacher, key_inputs, key_noise = jax.random.split(key, 3)
+    first, *rest = teacher(config, key_teacher)
+    weights = [jnp.pad(first, ((0, 0), (0, config.unseen_inputs))), *rest]
+    full_map = weights[0]
+    for layer in weights[1:]:
+        full_map = layer @ full_map
+    x = jnp.pad(draw_inputs(config, key_inputs), ((0, 0), (0, config.unseen_inputs)))
+    y = x @ full_map.T + config.noise * jax.random.normal(key_noise, (config.num_examples, config.widths[-1]))
+    q, r = jnp.linalg.qr(x)
+    return weights, full_map, x, y, {"x": r, "y": q.T @ y}
 
 
 def check(config: Config) -> None:
@@ -67,7 +79,9 @@ def check(config: Config) -> None:
     if len(config.widths) < 2 or smallest < 1:
         raise bvs.InputError(f"widths {config.widths}: give two or more positive numbers")
     if rank > smallest:
-        raise bvs.InputError(f"spectrum has {rank} values but the smallest width is {smallest}: the map's rank is at most that")
+        raise bvs.InputError(
+            f"spectrum has {rank} values but the smallest width is {smallest}: the map's rank is at most that"
+        )
     if any(s <= 0 for s in config.spectrum):
         raise bvs.InputError(f"spectrum {config.spectrum}: singular values must be > 0; leave out those that are 0")
     if config.inputs not in ("whitened", "gaussian", "uniform"):
@@ -82,7 +96,9 @@ def check(config: Config) -> None:
     for layer, given in enumerate(ranks):
         if not rank <= given <= min(config.widths[layer : layer + 2]):
             limit = min(config.widths[layer : layer + 2])
-            raise bvs.InputError(f"layer_ranks {ranks}: layer {layer + 1} must be between the map's rank {rank} and {limit}")
+            raise bvs.InputError(
+                f"layer_ranks {ranks}: layer {layer + 1} must be between the map's rank {rank} and {limit}"
+            )
 
 
 def teacher(config: Config, key) -> list:
@@ -91,12 +107,19 @@ def teacher(config: Config, key) -> list:
     A layer's excess directions are mapped to, and taken from, hidden directions that its neighbours do not use.
     """
     depth, rank = len(config.widths) - 1, len(config.spectrum)
-    bases = [jnp.linalg.qr(jax.random.normal(k, (w, w)))[0] for k, w in zip(jax.random.split(key, depth + 1), config.widths, strict=True)]
+    bases = [
+        jnp.linalg.qr(jax.random.normal(k, (w, w)))[0]
+        for k, w in zip(jax.random.split(key, depth + 1), config.widths, strict=True)
+    ]
     ranks = config.layer_ranks or (rank,) * depth
     layers, used_below = [], rank
     for layer in range(depth):
         width_in, width_out = config.widths[layer : layer + 2]
-        core = jnp.zeros((width_out, width_in)).at[jnp.arange(rank), jnp.arange(rank)].set(jnp.asarray(config.spectrum) ** (1 / depth))
+        core = (
+            jnp.zeros((width_out, width_in))
+            .at[jnp.arange(rank), jnp.arange(rank)]
+            .set(jnp.asarray(config.spectrum) ** (1 / depth))
+        )
         excess = ranks[layer] - rank
         if used_below + excess > width_in:
             raise bvs.InputError(

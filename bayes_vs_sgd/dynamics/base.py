@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import InputError
@@ -45,6 +46,9 @@ class Dynamics(eqx.Module):
         """Move the state by one step."""
         raise NotImplementedError
 
+    adaptive: ClassVar[bool] = False
+    """Whether its warm-up differs from its draws."""
+
     def warmup_schedule(self, num_warmup: int) -> Array:
         """One row for each warm-up step, handed to ``warmup_step``."""
         return jnp.zeros((num_warmup, 0))
@@ -66,16 +70,15 @@ class Dynamics(eqx.Module):
 
 def hyperparameter(name: str, value: Any, minimum: float = 0.0, strict: bool = True) -> Array:
     """Return a hyper-parameter as an array leaf; refuse values that cannot be."""
-    array = jnp.asarray(value, float)
-    good = (array > minimum) if strict else (array >= minimum)
-    if not bool(jnp.all(good & jnp.isfinite(array))):
+    array = np.asarray(value, float)
+    if not np.all(np.isfinite(array) & ((array > minimum) if strict else (array >= minimum))):
         relation = ">" if strict else ">="
         raise InputError(f"{name} is {value}: it must be finite and {relation} {minimum:g}")
     if array.ndim > 1:
         raise InputError(f"{name} has shape {array.shape}: give a number, or one number a chain")
-    return array
+    return jnp.asarray(array, float)
 
 
 def plain(value: Any) -> Any:
     """Return an array as a number, or as a list of numbers a chain."""
-    return jnp.asarray(value).tolist()
+    return np.asarray(value).tolist()

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import InputError
@@ -65,22 +66,22 @@ class LinearNetworkGibbs(Dynamics):
     ):
         self.layers, self.inputs, self.outputs, self.gauge_moves = tuple(layers), inputs, outputs, gauge_moves
         self.noise = jnp.asarray(noise, float)
-        self.prior_scale = jnp.broadcast_to(jnp.asarray(prior_scale, float), (len(layers),))
+        self.prior_scale = jnp.asarray(np.broadcast_to(np.asarray(prior_scale, float), (len(layers),)), float)
         self.second_moment = self.cross_moment = None
 
     def prepare(self, target: Posterior) -> "LinearNetworkGibbs":
         """Compute the data's moments and check the conditionals against the target's log density."""
         data = target.model.compressed or target.model.data
-        inputs, outputs = (data[k].reshape(data[k].shape[0], -1) for k in (self.inputs, self.outputs))
+        inputs, outputs = (np.asarray(data[k]).reshape(data[k].shape[0], -1) for k in (self.inputs, self.outputs))
         ready = eqx.tree_at(
             lambda s: (s.second_moment, s.cross_moment),
             self,
-            (inputs.T @ inputs, outputs.T @ inputs),
+            (jnp.asarray(inputs.T @ inputs), jnp.asarray(outputs.T @ inputs)),
             is_leaf=lambda x: x is None,
         )
         beta = target.inverse_temperature
-        one = eqx.tree_at(lambda t: t.inverse_temperature, target, beta if beta.ndim == 0 else beta[0])
-        ready._check(one)
+        one = eqx.tree_at(lambda t: t.inverse_temperature, target, jnp.asarray(np.ravel(beta)[0]))
+        _check_conditionals(ready, one)
         return ready
 
     def init(self, target: Posterior, key: Array, position: Position) -> GibbsState:
@@ -90,11 +91,11 @@ class LinearNetworkGibbs(Dynamics):
     def step(self, target: Posterior, key: Array, state: GibbsState) -> tuple[GibbsState, Info]:
         """One sweep: every layer from its conditional, then the gauge moves."""
         weights = self._matrices(state.position)
-        key, key_gauge = jax.random.split(key)
-        for layer, key_layer in enumerate(jax.random.split(key, len(weights))):
+        key_layers, key_gauge = jax.random.split(key)
+        noise = target.unflat(jax.random.normal(key_layers, (target.model.num_parameters,)))
+        for layer, layer_noise in enumerate(self._matrices(noise)):
             mean, scale, left, right = self._conditional(target, weights, layer)
-            noise = jax.random.normal(key_layer, mean.shape)
-            weights[layer] = left @ (mean + scale * noise) @ right.T
+            weights[layer] = left @ (mean + scale * layer_noise) @ right.T
         accepted = jnp.ones(())
         if len(weights) > 1:
             weights, accepted = self._gauge(target, key_gauge, weights)
@@ -132,25 +133,31 @@ class LinearNetworkGibbs(Dynamics):
             if moves == 0:
                 continue
 
-            def move(carry, key, layer=layer):
+            def move(carry, draws, layer=layer):
                 lower, upper = carry
-                new_lower, new_upper, log_ratio, key = self._propose(target, key, layer, lower, upper)
-                accept = jnp.log(jax.random.uniform(key)) < log_ratio
+                new_lower, new_upper, log_ratio = self._propose(target, draws[:-1], layer, lower, upper)
+                accept = jnp.log(draws[-1]) < log_ratio
                 return (jnp.where(accept, new_lower, lower), jnp.where(accept, new_upper, upper)), accept
 
-            keys = jax.random.split(jax.random.fold_in(key, layer), moves)
-            pair, accepts = jax.lax.scan(move, (weights[layer], weights[layer + 1]), keys)
+            random = jnp.column_stack(
+                [
+                    jax.random.normal(jax.random.fold_in(key, 2 * layer), (moves, weights[layer].shape[0] + 1)),
+                    jax.random.uniform(jax.random.fold_in(key, 2 * layer + 1), (moves, 2)),
+                ]
+            )
+            pair, accepts = jax.lax.scan(move, (weights[layer], weights[layer + 1]), random)
             weights[layer], weights[layer + 1] = pair
             accepted.append(jnp.mean(accepts))
         return weights, jnp.mean(jnp.stack(accepted)) if accepted else jnp.ones(())
 
-    def _propose(self, target: Posterior, key: Array, layer: int, lower: Array, upper: Array) -> tuple:
-        """G = I + (e^s - 1) u u', and the log ratio of the density times the Jacobian."""
-        key_direction, key_size, key_move, key_accept = jax.random.split(key, 4)
-        direction = jax.random.normal(key_direction, (lower.shape[0],))
+    def _propose(self, target: Posterior, draws: Array, layer: int, lower: Array, upper: Array) -> tuple:
+        """G = I + (e^s - 1) u u', and the log ratio of the density times the Jacobian.
+
+        ``draws``: normals for the direction and for s, a uniform for the size of s, spread over its scales (0.03 to 2).
+        """
+        direction, move, level = draws[:-2], draws[-2], draws[-1]
         direction = direction / jnp.linalg.norm(direction)
-        size = jnp.exp(jax.random.uniform(key_size, minval=jnp.log(0.03), maxval=jnp.log(2.0)))
-        log_scale = size * jax.random.normal(key_move)
+        log_scale = 0.03 * (2 / 0.03) ** level * move
         new_lower = lower + jnp.expm1(log_scale) * jnp.outer(direction, direction @ lower)
         new_upper = upper + jnp.expm1(-log_scale) * jnp.outer(upper @ direction, direction)
         centers = self._centers(target)
@@ -162,31 +169,7 @@ class LinearNetworkGibbs(Dynamics):
         log_ratio = (lower.shape[1] - upper.shape[0]) * log_scale
         log_ratio += log_prior(new_lower, layer) - log_prior(lower, layer)
         log_ratio += log_prior(new_upper, layer + 1) - log_prior(upper, layer + 1)
-        return new_lower, new_upper, log_ratio, key_accept
-
-    def _check(self, target: Posterior) -> None:
-        """Along each block, the change of the target's log density is that of the Gaussian conditional."""
-        names = {name for name, _ in target.model.latents}
-        if names != set(self.layers):
-            raise InputError(f"exact_sampler knows the layers {sorted(self.layers)}, the program has {sorted(names)}")
-        first, second = (target.model.sample_prior(jax.random.key(seed)) for seed in (0, 1))
-        weights = self._matrices(first)
-        for layer, name in enumerate(self.layers):
-            mean, scale, left, right = self._conditional(target, weights, layer)
-
-            def conditional(position, mean=mean, scale=scale, left=left, right=right, layer=layer):
-                matrix = self._matrices(position)[layer]
-                return -0.5 * jnp.sum(((left.T @ matrix @ right - mean) / scale) ** 2)
-
-            moved = first | {name: second[name]}
-            expected = float(target.log_density(moved) - target.log_density(first))
-            found = float(conditional(moved) - conditional(first))
-            size = float(jnp.abs(target.log_density(moved)) + jnp.abs(target.log_density(first)))
-            if not abs(expected - found) <= 1e4 * float(jnp.finfo(mean.dtype).eps) * (1 + size):
-                raise InputError(
-                    f"exact_sampler is not exact for {name!r}: its log density changes by {found:.6g} where the "
-                    f"program's changes by {expected:.6g}; compare layers, noise and prior_scale with the program"
-                )
+        return new_lower, new_upper, log_ratio
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -197,3 +180,33 @@ class LinearNetworkGibbs(Dynamics):
             "prior_scale": self.prior_scale.tolist(),
             "gauge_moves": self.gauge_moves,
         }
+
+
+@eqx.filter_jit
+def _changes(gibbs: LinearNetworkGibbs, target: Posterior, vectors: Array) -> list[tuple[Array, Array, Array]]:
+    """For each layer moved alone: change of the target's log density, of the conditional's, and the size of the first."""
+    first, second = (target.unflat(vector) for vector in vectors)
+    weights = gibbs._matrices(first)
+    changes = []
+    for layer, name in enumerate(gibbs.layers):
+        mean, scale, left, right = gibbs._conditional(target, weights, layer)
+        before, after = (
+            -0.5 * jnp.sum(((left.T @ gibbs._matrices(p)[layer] @ right - mean) / scale) ** 2) for p in (first, second)
+        )
+        moved, started = target.log_density(first | {name: second[name]}), target.log_density(first)
+        changes.append((moved - started, after - before, jnp.abs(moved) + jnp.abs(started)))
+    return changes
+
+
+def _check_conditionals(gibbs: LinearNetworkGibbs, target: Posterior) -> None:
+    """Along each block, the change of the target's log density is that of the Gaussian conditional."""
+    names = {name for name, _ in target.model.latents}
+    if names != set(gibbs.layers):
+        raise InputError(f"exact_sampler knows the layers {sorted(gibbs.layers)}, the program has {sorted(names)}")
+    vectors = jnp.asarray(np.random.default_rng(0).normal(size=(2, target.model.num_parameters)), float)
+    for name, (expected, found, size) in zip(gibbs.layers, _changes(gibbs, target, vectors), strict=True):
+        if not abs(expected - found) <= 1e4 * np.finfo(np.asarray(found).dtype).eps * (1 + size):
+            raise InputError(
+                f"exact_sampler is not exact for {name!r}: its log density changes by {found:.6g} where the program's "
+                f"changes by {expected:.6g}; compare layers, noise and prior_scale with the program"
+            )

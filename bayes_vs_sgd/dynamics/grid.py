@@ -56,7 +56,9 @@ class Grid(Dynamics):
         draws = np.asarray(jax.vmap(lambda k: target.flat(target.model.sample_prior(k)))(keys), float)
         margin = np.ptp(draws, axis=0) / 2 + 1e-3
         lower, upper = draws.min(axis=0) - margin, draws.max(axis=0) + margin
-        log_density = eqx.filter_jit(lambda points, t: jax.lax.map(lambda x: t.log_density(t.unflat(x)), points, batch_size=4096))
+        log_density = eqx.filter_jit(
+            lambda points, t: jax.lax.map(lambda x: t.log_density(t.unflat(x)), points, batch_size=4096)
+        )
         per_axis = round(self.num_points ** (1 / dimension))
         for points_now in (min(per_axis, 1024), min(per_axis, 1024), per_axis):
             width = (upper - lower) / points_now

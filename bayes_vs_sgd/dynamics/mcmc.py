@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
 from blackjax.adaptation.step_size import dual_averaging_adaptation
 from blackjax.adaptation.window_adaptation import build_schedule
@@ -52,6 +53,7 @@ class NUTS(Dynamics):
     """
 
     law: ClassVar = "exact"
+    adaptive: ClassVar = True
     batched: ClassVar = ("step_size", "target_acceptance_rate")
     step_size: Array
     target_acceptance_rate: Array
@@ -67,7 +69,7 @@ class NUTS(Dynamics):
     ):
         self.step_size = hyperparameter("step_size", step_size)
         self.target_acceptance_rate = hyperparameter("target_acceptance_rate", target_acceptance_rate)
-        if not bool(jnp.all(self.target_acceptance_rate < 1)):
+        if not np.all(np.asarray(self.target_acceptance_rate) < 1):
             raise InputError(f"target_acceptance_rate is {target_acceptance_rate}: it must be between 0 and 1")
         self.max_num_doublings = max_num_doublings
         self.dense = dense
@@ -102,8 +104,8 @@ class NUTS(Dynamics):
 
     def warmup_schedule(self, num_warmup: int) -> Array:
         """Columns: slow window, last of a slow window, last of all."""
-        schedule = jnp.asarray(build_schedule(num_warmup)).astype(bool).reshape(num_warmup, 2)
-        return jnp.column_stack([schedule, jnp.arange(num_warmup) == num_warmup - 1])
+        schedule = np.asarray(build_schedule(num_warmup)).astype(bool).reshape(num_warmup, 2)
+        return jnp.asarray(np.column_stack([schedule, np.arange(num_warmup) == num_warmup - 1]))
 
     def warmup_step(self, target: Posterior, key: Array, state: NUTSState, stage: Array) -> tuple[NUTSState, Info]:
         """One trajectory, then Stan's adaptation of the step size and, in slow windows, of the mass matrix."""
@@ -112,9 +114,7 @@ class NUTS(Dynamics):
         _, mass_update, mass_final = mass_matrix_adaptation(not self.dense)
         step_init, step_update, step_final = dual_averaging_adaptation(self.target_acceptance_rate)
         step_memory = step_update(state.step_memory, info["acceptance_rate"])
-        mass_memory = jax.lax.cond(
-            slow, lambda m: mass_update(m, state.position), lambda m: m, state.mass_memory
-        )
+        mass_memory = jax.lax.cond(slow, lambda m: mass_update(m, state.position), lambda m: m, state.mass_memory)
         step_memory, mass_memory = jax.lax.cond(
             window_ends,
             lambda s, m: (step_init(step_final(s)), mass_final(m)),
@@ -129,7 +129,10 @@ class NUTS(Dynamics):
     def settings(self) -> dict[str, Any]:
         """Hyper-parameters as plain values."""
         fixed = {"max_num_doublings": self.max_num_doublings, "dense": self.dense}
-        return {"target_acceptance_rate": plain(self.target_acceptance_rate), "step_size": plain(self.step_size)} | fixed
+        return {
+            "target_acceptance_rate": plain(self.target_acceptance_rate),
+            "step_size": plain(self.step_size),
+        } | fixed
 
 
 class BlackJAX(Dynamics):

@@ -75,7 +75,7 @@ class Optimizer(Dynamics):
     def prepare(self, target: Posterior) -> "Optimizer":
         """Check the batch size against the data."""
         self.gradient.check(target.model.num_examples)
-        if self.objective == "posterior" and not bool(jnp.all(target.inverse_temperature > 0)):
+        if self.objective == "posterior" and not np.all(np.asarray(target.inverse_temperature) > 0):
             raise InputError("objective 'posterior' needs an inverse temperature > 0: it divides the log prior")
         return self
 
@@ -117,15 +117,15 @@ class Optimizer(Dynamics):
 
 def SGD(learning_rate: Any = 0.05, batch_size: int = 8, momentum: Any = None, **settings: Any) -> Optimizer:
     """theta' = theta - eta g_B; with momentum m' = mu m + g_B, theta' = theta - eta m'."""
-    momentum = {} if momentum is None else {"momentum": jnp.asarray(momentum, float)}
-    return Optimizer(optax.sgd, batch_size, learning_rate=jnp.asarray(learning_rate, float), **momentum, **settings)
+    momentum = {} if momentum is None else {"momentum": np.asarray(momentum, float)}
+    return Optimizer(optax.sgd, batch_size, learning_rate=np.asarray(learning_rate, float), **momentum, **settings)
 
 
 def GradientDescent(learning_rate: Any = 0.05, **settings: Any) -> Optimizer:
     """theta' = theta - eta grad L."""
-    return Optimizer(optax.sgd, None, learning_rate=jnp.asarray(learning_rate, float), **settings)
+    return Optimizer(optax.sgd, None, learning_rate=np.asarray(learning_rate, float), **settings)
 
 
 def Adam(learning_rate: Any = 0.01, batch_size: int = 8, **settings: Any) -> Optimizer:
     """Optax's Adam (b1 .9, b2 .999, eps 1e-8 unless given)."""
-    return Optimizer(optax.adam, batch_size, learning_rate=jnp.asarray(learning_rate, float), **settings)
+    return Optimizer(optax.adam, batch_size, learning_rate=np.asarray(learning_rate, float), **settings)

@@ -83,5 +83,3 @@ class SGLD(Dynamics):
         """Hyper-parameters as plain values."""
         batch = getattr(self.gradient, "batch_size", None)
         return {"step_size": plain(self.step_size), "batch_size": batch, "sampling": self.gradient.name}
-
-

@@ -44,7 +44,9 @@ def learning_coefficient(widths: Sequence[int], rank: int) -> LearningCoefficien
     """
     widths = [int(w) for w in widths]
     if len(widths) < 2 or min(widths) < 1 or not 0 <= rank <= min(widths):
-        raise InputError(f"widths {widths} and rank {rank}: needs two or more positive widths, 0 <= rank <= the smallest")
+        raise InputError(
+            f"widths {widths} and rank {rank}: needs two or more positive widths, 0 <= rank <= the smallest"
+        )
     excess = sorted(width - rank for width in widths)
     active, count = 2, 1
     total = excess[0] + excess[1]
