@@ -3,6 +3,7 @@
 import sys
 import time
 
+import numpy as np
 from rich.console import Console
 from rich.live import Live
 
@@ -29,8 +30,10 @@ class Progress:
         if self.live:
             self.live.stop()
 
-    def update(self, step: int, num_chains: int, loss: float, lost: int) -> None:
-        """Report that all chains have reached a step."""
+    def update(self, step: int, num_chains: int, losses: np.ndarray, lost_at_step: np.ndarray) -> None:
+        """Report that all chains have reached a step, with the mean loss of those that are not lost."""
+        lost = int(np.sum(lost_at_step >= 0))
+        loss = float(np.mean(losses[np.isfinite(losses)])) if np.any(np.isfinite(losses)) else float("nan")
         now = time.monotonic()
         if self.first is None:
             self.first = (step, now)

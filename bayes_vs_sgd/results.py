@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -93,7 +94,9 @@ def tree_of(
     for name in ("diverging", "reached_max_treedepth"):
         if name in stats:
             stats[name] = stats[name] > 0
-    tree = arviz_base.from_dict({"posterior": posterior, "sample_stats": stats})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found chain dimension to be longer than draw dimension")
+        tree = arviz_base.from_dict({"posterior": posterior, "sample_stats": stats})
     num_draws = next(iter(arrays.values())).shape[1]
     steps = (np.arange(first, first + num_draws) + 1) * thinning
     step_time = np.asarray(dynamics.step_time)

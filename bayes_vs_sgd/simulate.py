@@ -7,7 +7,7 @@ fold_in(fold_in(seed, chain), step), so a run is the same bits however it is cut
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def simulate(
                 warm = prepared.adaptive and step < num_warmup
                 rows = schedule if warm else schedule[:0, :0]
                 span = (jnp.asarray(step), jnp.asarray(end))
-                carry, buffer, last_loss = run(slots if not warm else 1, carry, rows, *counts, *span, warm)
+                carry, buffer, losses = run(slots if not warm else 1, carry, rows, *counts, *span, warm)
                 carry = jax.block_until_ready(carry)
                 seconds = time.monotonic() - before
                 speed = (end - step) / seconds if speed is None else max((end - step) / seconds, speed / 4)
@@ -143,7 +143,7 @@ def simulate(
                     store.save(step, [np.asarray(x) for x in jax.tree.leaves(carry)], first, last, tree)
                 elif segment:
                     draws.append(segment)
-                bar.update(step, num_chains, float(last_loss), int(np.sum(np.asarray(carry.lost) >= 0)))
+                bar.update(step, num_chains, np.asarray(losses), np.asarray(carry.lost))
                 if max_seconds is not None and step < total and time.monotonic() - started > max_seconds:
                     stopped = "max_seconds"
                     break
@@ -251,7 +251,11 @@ def _start(dynamics, target, axes, num_chains, seed, start, scale):
 def _segment(
     dynamics, target, keys, observables, axes, positions, slots, carry, schedule, num_warmup, thinning, begin, end, warm
 ):
-    """Move all chains from a step to another; see the module. ``warm`` is static, the counts are traced."""
+    """Move all chains from a step to another, the chain axis split over the devices; see the module.
+
+    ``slots`` (of the buffer of draws) and ``warm`` are static, the counts are traced. Returns the carry, the buffer
+    (slot, chain, ...) and the loss of each chain.
+    """
 
     def one_step(dynamics, target, key, carry, step):
         key = jax.random.fold_in(key, step)
@@ -268,31 +272,54 @@ def _segment(
         drawn |= {f"value:{name}": v for name, v in values.items()} if positions else {}
         finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in jax.tree.leaves(carry.states.position)]))
         lost = jnp.where((carry.lost < 0) & ~finite, step, carry.lost)
-        stats = {
-            f"stat:{name}": total / since if name != "num_gradients" else total for name, total in carry.info.items()
-        }
-        return drawn | stats | {"lost": lost}, lost
+        sums = {"num_gradients"}
+        stats = {f"stat:{k}": total if k in sums else total / since for k, total in carry.info.items()}
+        return drawn | stats, lost
 
-    all_steps = jax.vmap(one_step, in_axes=(*axes, 0, 0, None))
-    record_all = jax.vmap(record, in_axes=(axes[1], 0, None, None))
-    draws = jax.eval_shape(record_all, target, carry, begin, 1.0)[0]
-    buffer = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), draws)
+    def segment(dynamics, target, keys, carry):
+        step_all = jax.vmap(one_step, in_axes=(*axes, 0, 0, None))
+        record_all = jax.vmap(record, in_axes=(axes[1], 0, None, None))
+        draws = jax.eval_shape(record_all, target, carry, begin, 1.0)[0]
+        buffer = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), draws)
 
-    def one_draw(index, loop):
-        carry, buffer, step = loop
-        offset = step - num_warmup
-        until = end if warm else jnp.minimum((offset // thinning + 1) * thinning + num_warmup, end)
-        carry = jax.lax.fori_loop(step, until, lambda s, c: all_steps(dynamics, target, keys, c, s), carry)
-        whole = (until - num_warmup) % thinning == 0
-        drawn, lost = record_all(target, carry, until, jnp.asarray(thinning, float))
-        buffer = jax.tree.map(lambda b, d: b.at[index].set(d), buffer, drawn)
-        info = jax.tree.map(lambda x: jnp.where(whole | warm, jnp.zeros_like(x), x), carry.info)
-        return _Carry(carry.states, info, lost), buffer, until
+        def one_draw(index, loop):
+            carry, buffer, step = loop
+            until = end if warm else jnp.minimum(((step - num_warmup) // thinning + 1) * thinning + num_warmup, end)
+            carry = jax.lax.fori_loop(step, until, lambda s, c: step_all(dynamics, target, keys, c, s), carry)
+            drawn, lost = record_all(target, carry, until, jnp.asarray(thinning, float))
+            buffer = jax.tree.map(lambda b, d: b.at[index].set(d), buffer, drawn)
+            whole = (until - num_warmup) % thinning == 0
+            info = jax.tree.map(lambda x: jnp.where(whole | warm, jnp.zeros_like(x), x), carry.info)
+            return _Carry(carry.states, info, lost), buffer, until
 
-    count = 1 if warm else (end - num_warmup - 1) // thinning - (begin - num_warmup) // thinning + 1
-    carry, buffer, _ = jax.lax.fori_loop(0, count, one_draw, (carry, buffer, jnp.asarray(begin)))
-    losses = jax.vmap(lambda t, c: t.model.loss(c.states.position), in_axes=(axes[1], 0))(target, carry)
-    return carry, buffer, jnp.nanmean(losses)
+        count = 1 if warm else (end - num_warmup - 1) // thinning - (begin - num_warmup) // thinning + 1
+        carry, buffer, _ = jax.lax.fori_loop(0, count, one_draw, (carry, buffer, jnp.asarray(begin)))
+        losses = jax.vmap(lambda t, c: t.model.loss(c.states.position), in_axes=(axes[1], 0))(target, carry)
+        return carry, buffer, losses
+
+    return _split_chains(segment, axes, keys.shape[0])(dynamics, target, keys, carry)
+
+
+def _split_chains(segment: Callable, axes: tuple[Any, Any], num_chains: int) -> Callable:
+    """Run a segment on as many devices as divide the chains; chains never talk to each other."""
+    devices = next(n for n in range(min(jax.device_count(), num_chains), 0, -1) if num_chains % n == 0)
+    if devices == 1:
+        return segment
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("chain",))
+    split, whole = jax.sharding.PartitionSpec("chain"), jax.sharding.PartitionSpec()
+    specs = jax.tree.map(lambda axis: whole if axis is None else split, axes, is_leaf=lambda x: x is None)
+
+    def run(dynamics, target, keys, carry):
+        arrays, static = eqx.partition((dynamics, target), eqx.is_array)
+
+        def on_device(arrays, keys, carry):
+            return segment(*eqx.combine(arrays, static), keys, carry)
+
+        buffer = jax.sharding.PartitionSpec(None, "chain")
+        shapes = {"in_specs": (specs, split, split), "out_specs": (split, buffer, split)}
+        return jax.shard_map(on_device, mesh=mesh, check_vma=False, **shapes)(arrays, keys, carry)
+
+    return run
 
 
 def _slots(target: Posterior, observables: Any, positions: bool, num_chains: int) -> int:

@@ -1,0 +1,206 @@
+"""Compare the law of a dynamics with a reference: effects, gates, verdicts, reason."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..diagnostics import Quality, quality
+from ..errors import InputError
+from ..learning_coefficient import baselines
+from ..observables import Observable, available
+from ..posterior import Posterior
+from ..results import final_positions, target_of
+from . import verdict as rules
+from .effects import MARGINS, Effect, Sample, drift, location_and_scale, scalar_draws
+from .temperature import SteinTerms, stein_terms
+
+ENSEMBLE = 100
+"""From this number of chains on, a run is an ensemble: its law is that of the last draw across chains."""
+LOST_LIMIT = 0.01
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found of one dynamics; ``effects`` decide, the rest explains."""
+
+    dynamics: str
+    settings: dict[str, Any]
+    objective: str | None
+    initial: dict[str, Any]
+    stationary: bool | None
+    num_steps: int
+    num_seeds: int
+    chains_lost: int
+    inverse_temperature: dict[str, float | None]
+    reference: Quality
+    effects: list[Effect]
+    learning_coefficient: dict[str, float | None]
+    verdicts: dict[str, str | None]
+    verdict: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        content = {k: getattr(self, k) for k in self.__dataclass_fields__}
+        content["reference"] = self.reference.to_json()
+        content["effects"] = [e.to_json() for e in self.effects]
+        return content
+
+
+def primary(target: Posterior, names: list[str] | None = None) -> dict[str, Observable]:
+    """Observables that decide: the primary ones, or those named."""
+    known = available(target.model)
+    if names is None:
+        return {name: item for name, item in known.items() if item.primary}
+    for name in names:
+        if name not in known:
+            from ..errors import nearest
+
+            raise InputError(f"unknown observable {name!r}: {nearest(name, known)}")
+    return {name: replace(known[name], group=known[name].group or "function") for name in names}
+
+
+def is_stationary(tree: xr.DataTree, names: list[str]) -> bool | None:
+    """Whether every primary observable changed by less than its margin between half time and the end.
+
+    Paired over all seeds, as an equivalence test: 90 % intervals of the change inside the margins. None: no ensemble, or
+    no draw near half time.
+    """
+    num_draws = tree["posterior"].sizes["draw"]
+    if tree["posterior"].sizes["chain"] < ENSEMBLE or num_draws < 2:
+        return None
+    kept = tree["final_position"]["lost_at_step"].values < 0
+    changes = []
+    for name in names:
+        draws = scalar_draws(tree, name)[kept]
+        changes += drift(name, draws[:, num_draws // 2 - 1], draws[:, -1])
+    return all(e.inside for e in changes)
+
+
+def pooled_terms(tree: xr.DataTree, target: Posterior) -> SteinTerms:
+    """Stein terms along grad L of the seeds of an ensemble that are not lost."""
+    positions, kept = final_positions(tree)
+    return stein_terms(target, {k: v[kept] for k, v in positions.items()})
+
+
+def compare(
+    tree: xr.DataTree,
+    reference: xr.DataTree,
+    target: Posterior | None = None,
+    *,
+    name: str | None = None,
+    primary_observables: list[str] | None = None,
+    seeds: slice = slice(None),
+    inverse_temperature: dict[str, float | None] | None = None,
+    scale: float | None = None,
+) -> Comparison:
+    """Compare the law of a run with the posterior that a reference run sampled.
+
+    Parameters
+    ----------
+    tree
+        An ensemble (100 chains or more: the law across chains at the last draw) or a few long chains (the time average).
+    reference
+        Draws of the tempered posterior.
+    target
+        The reference's target; found by its manifest by default.
+    name
+        Name of the comparison; the dynamics' by default.
+    primary_observables
+        Names of what decides; the model's primary ones by default, at most four a group.
+    seeds
+        Seeds that are tested (those used to fit a temperature are left out).
+    inverse_temperature
+        ``theory``, ``fitted`` and ``used``, for the record.
+    scale
+        n beta at which the learning coefficient is printed; the reference's by default.
+
+    Returns
+    -------
+    Comparison
+    """
+    target = target_of(reference) if target is None else target
+    manifest = json.loads(tree.attrs["manifest"])
+    chosen = primary(target, primary_observables)
+    judged = quality(reference, json.loads(reference.attrs["manifest"])["dynamics"]["name"], list(chosen))
+    positions, kept = final_positions(tree)
+    lost = int((~kept).sum())
+    ensemble = kept.size >= ENSEMBLE
+    tested = np.flatnonzero(kept)[seeds]
+    effects: list[Effect] = []
+    terms: dict[str, SteinTerms] = {}
+    if len(tested) >= 2 and judged.ess_min > 0:
+        final = {k: v[tested] for k, v in positions.items()}
+        for label, item in chosen.items():
+            draws = scalar_draws(tree, label)[tested]
+            sample = Sample(draws[:, -1:] if ensemble else draws, ensemble)
+            effects += location_and_scale(label, str(item.group), sample, Sample(scalar_draws(reference, label), False))
+            if item.mode and ensemble and target.model.optimum is not None:
+                terms[label] = stein_terms(target, final, item)
+                effects.append(log_temperature(label, str(item.group), terms[label], float(target.scale)))
+    groups = rules.verdicts(effects) if effects else dict.fromkeys(rules.GROUPS, rules.NO_VERDICT)
+    verdict, why = rules.overall(groups), ""
+    if effects:
+        why = rules.reason(effects, groups, verdict, len(tested))
+    stationary = is_stationary(tree, list(chosen)) if effects else None
+    if stationary is False:
+        why = f"law at step {tree.attrs['num_steps']:,}, not stationary; {why}"
+    if gate := _gate(judged, lost, kept.size):
+        groups = {k: v and rules.NO_VERDICT for k, v in groups.items()}
+        verdict, why = rules.NO_VERDICT, gate
+    if inverse_temperature is None:
+        inverse_temperature = {"theory": None, "fitted": None, "used": float(target.inverse_temperature)}
+    loss = scalar_draws(tree, "loss")[kept]
+    loss = Sample(loss[:, -1:] if ensemble else loss, ensemble)
+    factor = float(target.scale) if scale is None else scale
+    return Comparison(
+        dynamics=name or manifest["dynamics"]["name"],
+        settings={k: v for k, v in manifest["dynamics"].items() if k not in ("name", "law", "objective")},
+        objective=manifest["dynamics"].get("objective"),
+        initial={"kind": manifest["settings"]["initial"], "scale": manifest["settings"]["initial_scale"]},
+        stationary=stationary,
+        num_steps=int(tree.attrs["num_steps"]),
+        num_seeds=len(tested),
+        chains_lost=lost,
+        inverse_temperature=inverse_temperature,
+        reference=judged,
+        effects=effects,
+        learning_coefficient=_excess(loss, target, factor),
+        verdicts=groups,
+        verdict=verdict,
+        reason=why,
+    )
+
+
+def log_temperature(label: str, group: str, terms: SteinTerms, scale: float) -> Effect:
+    """Log of the temperature along an observable over the target's."""
+    found, error = terms.scale()
+    value = np.log(scale / found) if found > 0 else np.nan
+    return Effect(label, group, "log_temperature", float(value), error / abs(found), MARGINS["log_temperature"])
+
+
+def _excess(loss: Sample, target: Posterior, factor: float) -> dict[str, float | None]:
+    if loss.values.size < 2:
+        return {"value": None, "standard_error": None}
+    minimum = baselines(target)["minimum"]
+    mean, psi = loss.mean()
+    from .effects import mean_error
+
+    error = factor * mean_error(psi, loss.independent)
+    return {"value": factor * (mean - minimum["value"]), "standard_error": error, "n_beta": factor}
+
+
+def _gate(judged: Quality, lost: int, num_chains: int) -> str:
+    if not judged.passed:
+        return (
+            f"the reference is not good enough: R-hat {judged.rhat_max:.3f}, ESS {judged.ess_min:.0f}, "
+            f"{judged.num_divergences or 0} divergences, {judged.chains_lost} chains lost"
+        )
+    if lost > LOST_LIMIT * num_chains:
+        return f"{lost} of {num_chains} chains were lost: leaving them out would change the law"
+    return ""
+
+

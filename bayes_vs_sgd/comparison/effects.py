@@ -1,0 +1,177 @@
+"""Effect sizes between two laws, with standard errors that know about autocorrelation.
+
+A statistic is linearised: its influence values psi, one a draw, have mean zero, and the error of the statistic is the
+error of their mean. For independent seeds that is sd/sqrt(S); for Markov chains it is ArviZ's MCSE of the mean of psi.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from arviz_stats.base import array_stats
+from scipy import stats
+
+MARGINS = {"mean": 0.2, "median": 0.2, "log_sd_ratio": 0.1, "log_mad_ratio": 0.1, "log_temperature": 0.2}
+"""Differences that do not matter: in sd of the reference, or in logarithm."""
+HEAVY_TAILS = 6.0
+"""Above this kurtosis medians and median absolute deviations replace means and standard deviations."""
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How far a law is from the reference in one respect, with a 90 % interval and the margin it is held against."""
+
+    observable: str
+    group: str
+    kind: str
+    value: float
+    standard_error: float
+    margin: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Two one-sided 5 % tests are this interval."""
+        half = stats.norm.ppf(1 - LEVEL) * self.standard_error
+        return self.value - half, self.value + half
+
+    @property
+    def inside(self) -> bool:
+        """Whether the interval lies within the margin."""
+        low, high = self.interval
+        return bool(-self.margin < low and high < self.margin)
+
+    @property
+    def p_outside(self) -> float:
+        """p-value of the hypothesis that the effect is at most the margin."""
+        return self._p(self.margin)
+
+    @property
+    def p_zero(self) -> float:
+        """p-value of the hypothesis that there is no effect."""
+        return self._p(0.0)
+
+    def _p(self, bound: float) -> float:
+        if not np.isfinite(self.value):
+            return 1.0
+        if self.standard_error == 0:
+            return float(abs(self.value) <= bound)
+        upper = stats.norm.sf((abs(self.value) - bound) / self.standard_error)
+        lower = stats.norm.sf((abs(self.value) + bound) / self.standard_error)
+        return float(min(upper + lower, 1.0))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; not-a-number becomes null."""
+        content = asdict(self) | {"interval": list(self.interval), "inside": self.inside}
+        clean = {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in content.items()}
+        clean["interval"] = [None if not np.isfinite(x) else x for x in content["interval"]]
+        return clean
+
+
+def mean_error(psi: np.ndarray, independent: bool) -> float:
+    """Standard error of the mean of psi (chain, draw); chains are independent, draws of a chain need not be."""
+    if independent:
+        return float(psi.std(ddof=1) / np.sqrt(psi.size))
+    if np.ptp(psi) == 0:
+        return 0.0
+    return float(array_stats.mcse(psi, chain_axis=0, draw_axis=1, method="mean"))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draws of a scalar (chain, draw), and whether all of them are independent."""
+
+    values: np.ndarray
+    independent: bool
+
+    def mean(self) -> tuple[float, np.ndarray]:
+        """Mean and its influence values."""
+        mean = self.values.mean()
+        return float(mean), self.values - mean
+
+    def log_sd(self) -> tuple[float, np.ndarray]:
+        """Logarithm of the standard deviation."""
+        centered = self.values - self.values.mean()
+        variance = np.mean(centered**2)
+        if variance == 0:
+            return -np.inf, np.zeros_like(centered)
+        return float(np.log(variance) / 2), (centered**2 / variance - 1) / 2
+
+    def median(self) -> tuple[float, np.ndarray]:
+        """Median; its influence is sign(x - m) / 2 f(m)."""
+        median = np.median(self.values)
+        return float(median), np.sign(self.values - median) / (2 * self._density(median))
+
+    def log_mad(self) -> tuple[float, np.ndarray]:
+        """Logarithm of the median absolute deviation, times 1.4826 so that it is the sd of a normal law."""
+        median, psi_median = self.median()
+        distance = np.abs(self.values - median)
+        mad = np.median(distance)
+        if mad == 0:
+            return -np.inf, np.zeros_like(distance)
+        low, high = self._density(median - mad), self._density(median + mad)
+        psi = (np.sign(distance - mad) / 2 - (high - low) * psi_median) / (low + high)
+        return float(np.log(1.4826 * mad)), psi / mad
+
+    def kurtosis(self) -> float:
+        """Fourth standardised moment (3 for a normal law)."""
+        return float(stats.kurtosis(self.values, axis=None, fisher=False)) if np.ptp(self.values) > 0 else 0.0
+
+    def _density(self, point: float) -> float:
+        """Density by the share of draws within a band that holds about a fifth of the central half."""
+        low, high = np.quantile(self.values, [0.25, 0.75])
+        width = max((high - low) * min(1.0, 2.0 * self.values.size**-0.2), np.finfo(float).tiny)
+        share = np.mean(np.abs(self.values - point) <= width / 2)
+        return max(share, 1 / self.values.size) / width
+
+
+def location_and_scale(name: str, group: str, sample: Sample, reference: Sample) -> list[Effect]:
+    """Standardised difference of location and log ratio of scale, of a sample against a reference."""
+    heavy = max(sample.kurtosis(), reference.kurtosis()) > HEAVY_TAILS
+    kinds = ("median", "log_mad_ratio") if heavy else ("mean", "log_sd_ratio")
+    (place, psi_place), (scale, psi_scale) = (s() for s in _statistics(sample, heavy))
+    (place_0, psi_place_0), (scale_0, psi_scale_0) = (s() for s in _statistics(reference, heavy))
+    if not np.isfinite(scale_0):
+        return []
+    unit = np.exp(scale_0)
+    shift = (place - place_0) / unit
+    shift_error = np.hypot(
+        mean_error(psi_place / unit, sample.independent),
+        mean_error(psi_place_0 / unit + shift * psi_scale_0, reference.independent),
+    )
+    ratio = max(scale - scale_0, np.log(1e-6))
+    ratio_error = np.hypot(
+        mean_error(psi_scale, sample.independent), mean_error(psi_scale_0, reference.independent)
+    )
+    return [
+        Effect(name, group, kinds[0], float(shift), float(shift_error), MARGINS[kinds[0]]),
+        Effect(name, group, kinds[1], float(ratio), float(ratio_error), MARGINS[kinds[1]]),
+    ]
+
+
+def _statistics(sample: Sample, heavy: bool) -> tuple[Any, Any]:
+    return (sample.median, sample.log_mad) if heavy else (sample.mean, sample.log_sd)
+
+
+def drift(name: str, before: np.ndarray, after: np.ndarray) -> list[Effect]:
+    """Change of location and scale of the same seeds between two times, with the errors of paired differences."""
+    early, late = (Sample(x[:, None], True) for x in (before, after))
+    heavy = max(early.kurtosis(), late.kurtosis()) > HEAVY_TAILS
+    (place, psi_place), (scale, psi_scale) = (s() for s in _statistics(late, heavy))
+    (place_0, psi_place_0), (scale_0, psi_scale_0) = (s() for s in _statistics(early, heavy))
+    if not np.isfinite(scale) or not np.isfinite(scale_0):
+        return []
+    unit = np.exp(scale)
+    kinds = ("median", "log_mad_ratio") if heavy else ("mean", "log_sd_ratio")
+    shift_error = mean_error((psi_place - psi_place_0) / unit, True)
+    ratio_error = mean_error(psi_scale - psi_scale_0, True)
+    return [
+        Effect(name, "drift", kinds[0], float((place - place_0) / unit), shift_error, MARGINS[kinds[0]]),
+        Effect(name, "drift", kinds[1], float(scale - scale_0), ratio_error, MARGINS[kinds[1]]),
+    ]
+
+
+def scalar_draws(tree: xr.DataTree, name: str) -> np.ndarray:
+    """Draws (chain, draw) of a scalar observable."""
+    return np.asarray(tree["posterior"][name].values, float)

@@ -1,0 +1,185 @@
+"""The main job: run several dynamics on one model, each against the posterior at its own temperature."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..curvature import Minimum, gradient_noise, hessian_eigenvalues, reference_point
+from ..dynamics import NUTS, SGD, SGLD, Adam, Dynamics, Grid
+from ..errors import InputError, nearest
+from ..model import Model
+from ..posterior import Posterior
+from ..simulate import simulate
+from .compare import Comparison, compare, is_stationary, pooled_terms, primary
+from .temperature import reference_scale
+
+NAMES = ("sgld", "sgd", "sgd-shuffled", "sgd-momentum", "adam")
+MOMENTUM = 0.9
+MAX_DOUBLINGS = 6
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every comparison shares; None means: found from the model."""
+
+    dynamics: tuple[str, ...] = NAMES
+    """Which dynamics are compared."""
+    learning_rate: float | None = None
+    """Learning rate of plain SGD; .1 over the largest Hessian eigenvalue at the minimum by default."""
+    batch_size: int = 8
+    """Examples a step."""
+    num_seeds: int = 2000
+    """Independent runs of each dynamics."""
+    num_steps: int = 2000
+    """Steps at first; doubled until the ensemble is stationary."""
+    initial_scale: float = 0.5
+    """Runs start from prior draws times this."""
+    objective: str = "loss"
+    """What optimisers descend: loss, or posterior (with the prior's pull)."""
+    inverse_temperature: float | None = None
+    """Fixes beta; by default it is fitted on half the seeds, and the other half is tested."""
+    primary: tuple[str, ...] = ()
+    """Observables that decide, instead of the model's own."""
+    max_seconds: float = 90.0
+    """No new doubling after this wall time, shared by the comparisons."""
+
+
+class Study:
+    """A model with what its comparisons share: minimum, sharpness, gradient noise, reference runs."""
+
+    def __init__(self, model: Model, settings: Settings, seed: int = 0, folder: Path | None = None, progress: bool = True):
+        for name in settings.dynamics:
+            if name not in NAMES:
+                raise InputError(f"unknown dynamics {name!r}: {nearest(name, NAMES)}")
+        self.model, self.settings, self.seed, self.progress = model, settings, seed, progress
+        self.folder = folder
+        self.observables = sorted({"loss", *primary(Posterior(model), list(settings.primary) or None)})
+
+    @cached_property
+    def minimum(self) -> Minimum:
+        """Empirical minimum."""
+        return reference_point(self.model)
+
+    @cached_property
+    def learning_rate(self) -> float:
+        """Learning rate of plain SGD."""
+        if self.settings.learning_rate is not None:
+            return self.settings.learning_rate
+        sharpness = float(hessian_eigenvalues(self.model, self.minimum.position)[-1])
+        if not sharpness > 0:
+            raise InputError(f"the largest Hessian eigenvalue at the minimum is {sharpness:.3g}: give --learning-rate")
+        return float(f"{0.1 / sharpness:.3g}")
+
+    def dynamics(self, name: str) -> Dynamics:
+        """One of the named dynamics at comparable settings: all have the reference scale T0 of plain SGD."""
+        rate, batch, objective = self.learning_rate, self.settings.batch_size, self.settings.objective
+        if name == "sgd-momentum":
+            return SGD(rate * (1 - MOMENTUM), batch, momentum=MOMENTUM, objective=objective)
+        if name == "sgd-shuffled":
+            return SGD(rate, batch, sampling="shuffled", objective=objective)
+        if name == "adam":
+            noise = gradient_noise(self.model, self.minimum.position).per_direction
+            return Adam(float(f"{rate * np.sqrt(noise / batch):.3g}"), batch, objective=objective)
+        if name == "sgd":
+            return SGD(rate, batch, objective=objective)
+        sharpness = float(hessian_eigenvalues(self.model, self.minimum.position)[-1])
+        scale = self.scale
+        return SGLD(float(f"{0.1 / (scale * sharpness):.3g}"), batch_size=None)
+
+    @cached_property
+    def scale(self) -> float:
+        """The n beta that theory gives plain SGD, at which Langevin dynamics run and learning coefficients are printed."""
+        if self.settings.inverse_temperature is not None:
+            return self.settings.inverse_temperature * self.model.num_examples
+        plain = SGD(self.learning_rate, self.settings.batch_size)
+        found = reference_scale(plain, Posterior(self.model), self.minimum.position)
+        if found is None:
+            raise InputError("the gradient noise at the minimum is zero, so SGD has no temperature: give --inverse-temperature")
+        return found
+
+    def target(self, scale: float) -> Posterior:
+        """Tempered posterior at n beta."""
+        return Posterior(self.model, scale / self.model.num_examples)
+
+    def reference(self, scale: float, name: str) -> xr.DataTree:
+        """Draws of the tempered posterior: exact sampler where the model has one, grid up to two parameters, else NUTS."""
+        shared: dict[str, Any] = {"observables": self.observables, "folder": self._folder(f"reference-{name}")}
+        shared |= {"progress": self.progress, "title": f"reference for {name}", "key": self.seed + 1}
+        if self.model.exact_sampler is not None:
+            settings = {"num_chains": 32, "num_draws": 1000, "num_warmup": 200}
+            return simulate(self.model.exact_sampler, self.target(scale), **settings, **shared)
+        if self.model.num_parameters <= 2:
+            return simulate(Grid(), self.target(scale), num_chains=16, num_draws=1000, **shared)
+        return simulate(NUTS(), self.target(scale), num_chains=16, num_draws=500, num_warmup=500, **shared)
+
+    def ensemble(self, name: str, dynamics: Dynamics, target: Posterior, deadline: float) -> xr.DataTree:
+        """Independent runs, their steps doubled until stationary or the deadline."""
+        names = list(primary(target, list(self.settings.primary) or None))
+        num_steps, every = self.settings.num_steps, max(self.settings.num_steps // 2, 1)
+        while True:
+            tree = simulate(
+                dynamics,
+                target,
+                key=self.seed,
+                num_chains=self.settings.num_seeds,
+                num_steps=num_steps,
+                num_draws=num_steps // every,
+                initial_scale=self.settings.initial_scale,
+                observables=self.observables,
+                folder=self._folder(name),
+                progress=self.progress,
+                title=name,
+            )
+            limit = self.settings.num_steps * 2**MAX_DOUBLINGS
+            if tree.attrs["stopped"] == "interrupted":
+                raise KeyboardInterrupt
+            if is_stationary(tree, names) is not False or num_steps >= limit or time.monotonic() > deadline:
+                return tree
+            num_steps *= 2
+
+    def compare(self, name: str, deadline: float) -> Comparison:
+        """Run one dynamics and its reference, and compare them."""
+        dynamics = self.dynamics(name)
+        target = self.target(self.scale)
+        tree = self.ensemble(name, dynamics, target, deadline)
+        theory = reference_scale(dynamics, target, self.minimum.position)
+        terms, seeds = pooled_terms(tree, target), slice(None)
+        used, fitted = self.scale, terms.scale()[0]
+        if dynamics.law == "none" and self.settings.inverse_temperature is None:
+            fitted = terms.subset(slice(0, None, 2)).scale()[0]
+            used, seeds = float(f"{fitted:.4g}"), slice(1, None, 2)
+        if not used > 0:
+            raise InputError(f"{name}: no inverse temperature fits ({used:.3g}); give --inverse-temperature")
+        found = self.reference(used, name)
+        num_examples = self.model.num_examples
+        temperature = {"theory": theory, "fitted": fitted, "used": used}
+        return compare(
+            tree,
+            found,
+            self.target(used),
+            name=name,
+            primary_observables=list(self.settings.primary) or None,
+            seeds=seeds,
+            inverse_temperature={k: None if v is None else v / num_examples for k, v in temperature.items()},
+            scale=self.scale,
+        )
+
+    def run(self, report: Callable[[Comparison], None] = lambda _: None) -> Iterator[Comparison]:
+        """Yield the comparisons one by one."""
+        started = time.monotonic()
+        share = self.settings.max_seconds / len(self.settings.dynamics)
+        for index, name in enumerate(self.settings.dynamics):
+            comparison = self.compare(name, started + (index + 1) * share)
+            report(comparison)
+            yield comparison
+
+    def _folder(self, name: str) -> Path | None:
+        return None if self.folder is None else self.folder / name
+
+

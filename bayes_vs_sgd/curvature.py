@@ -1,0 +1,111 @@
+"""Second derivatives at a point: Hessian spectrum, covariance of one example's gradient, nearest minimum."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+from matfree import decomp, eig
+
+from .model import Model, Position
+
+DENSE = 2000
+"""Most parameters for which matrices are formed."""
+
+
+@eqx.filter_jit
+def hessian_eigenvalues(model: Model, position: Position, num_lanczos: int = 40) -> Float[Array, " k"]:
+    """Eigenvalues of the Hessian of L, ascending: all of them up to 2,000 parameters, else the Lanczos ones (matfree)."""
+    vector, unravel = ravel_pytree(position)
+    gradient = jax.grad(lambda v: model.loss(unravel(v)))
+    if vector.size <= DENSE:
+        return jnp.linalg.eigvalsh(jax.jacfwd(gradient)(vector))
+    lanczos = eig.eigh_partial(decomp.tridiag_sym(num_lanczos))
+    start = jax.random.normal(jax.random.key(0), vector.shape)
+    values, _ = lanczos(lambda v: jax.jvp(gradient, (vector,), (v,))[1], start)
+    return jnp.sort(values)
+
+
+@dataclass(frozen=True)
+class GradientNoise:
+    """Covariance C of one example's gradient of the loss: trace and rank."""
+
+    trace: float
+    rank: int
+
+    @property
+    def per_direction(self) -> float:
+        """The c of C = c I on its range: tr C / rank C."""
+        return self.trace / self.rank if self.rank else 0.0
+
+
+@eqx.filter_jit
+def example_gradients(model: Model, position: Position) -> Float[Array, "n d"]:
+    """Gradient of each example's loss, one row an example."""
+
+    def gradient(row):
+        return ravel_pytree(jax.grad(lambda p: model.example_losses(p, row[None])[0])(position))[0]
+
+    return jax.lax.map(gradient, jnp.arange(model.num_examples), batch_size=256)
+
+
+def gradient_noise(model: Model, position: Position) -> GradientNoise:
+    """Trace and rank of the covariance of one example's gradient at a position."""
+    gradients = np.asarray(example_gradients(model, position), float)
+    precision = np.finfo(np.asarray(jax.tree.leaves(position)[0]).dtype).eps
+    size = np.sqrt(np.mean(gradients**2))
+    gradients = gradients - gradients.mean(axis=0)
+    values = np.linalg.svd(gradients, compute_uv=False)
+    floor = max(gradients.shape) * precision * max(values.max(), size)
+    return GradientNoise(float((values**2).sum() / len(gradients)), int(np.sum(values > floor)))
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Where a descent ended: position, loss there, norm of the gradient."""
+
+    position: Any
+    loss: float
+    gradient_norm: float
+
+
+@partial(eqx.filter_jit)
+def _descend(model: Model, position: Position, num_steps: int) -> tuple[Position, Array, Array]:
+    optimizer = optax.lbfgs()
+    value_and_grad = optax.value_and_grad_from_state(model.loss)
+
+    def step(_, carry):
+        position, memory = carry
+        value, gradient = value_and_grad(position, state=memory)
+        updates, memory = optimizer.update(
+            gradient, memory, position, value=value, grad=gradient, value_fn=model.loss
+        )
+        moved = optax.apply_updates(position, updates)
+        better = jnp.nan_to_num(model.loss(moved), nan=jnp.inf) <= value
+        return jax.tree.map(lambda new, old: jnp.where(better, new, old), moved, position), memory
+
+    position, _ = jax.lax.fori_loop(0, num_steps, step, (position, optimizer.init(position)))
+    value, gradient = jax.value_and_grad(model.loss)(position)
+    return position, value, jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))
+
+
+def nearest_minimum(model: Model, position: Position, num_steps: int = 200) -> Minimum:
+    """Minimum of the empirical loss that L-BFGS (Optax) reaches from a position."""
+    position, value, norm = _descend(model, position, num_steps)
+    return Minimum(position, float(value), float(norm))
+
+
+def reference_point(model: Model, center: Position | None = None) -> Minimum:
+    """Empirical minimum reached from the centre or the optimum; without them, the best of eight prior draws' descents."""
+    if center is None and model.optimum is not None:
+        center = model.unconstrain(model.optimum)
+    if center is not None:
+        return nearest_minimum(model, center)
+    starts = [model.sample_prior(jax.random.key(seed)) for seed in range(8)]
+    return min((nearest_minimum(model, start) for start in starts), key=lambda found: found.loss)

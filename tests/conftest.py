@@ -1,0 +1,52 @@
+"""What all tests share: the compilation cache, float64, tiny models, and a count of compilations."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.cache import enable_cache
+
+pytest.register_assert_rewrite("statistical")
+enable_cache()
+
+MODELS = Path(__file__).parents[1] / "models"
+_compiled: list[str] = []
+
+
+def pytest_configure(config):
+    # An entry of the compilation cache that another process is just writing is compiled again.
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache:UserWarning")
+    jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+def _listen(event: str, duration: float, **details) -> None:
+    if event == "/jax/core/compile/backend_compile_duration":
+        _compiled.append(details.get("fun_name", "?"))
+
+
+@pytest.fixture
+def x64():
+    """Double precision within one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def compiled():
+    """Return a function that says what was compiled since it was last called (programs from the cache count too)."""
+    seen = len(_compiled)
+
+    def since() -> list[str]:
+        nonlocal seen
+        new, seen = _compiled[seen:], len(_compiled)
+        return new
+
+    return since
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A 2-2-2 network of rank 1 with 20 examples, float32; ten parameters with the unseen input."""
+    return bvs.load_model(MODELS / "deep_linear.py", widths=(2, 2, 2), spectrum=(1.0,), num_examples=20)
