@@ -1,42 +1,108 @@
 """Does SGD sample the Bayesian posterior? One model, many dynamics, one loop, one comparison."""
 
-from .dynamics import (
-    NUTS,
-    SGD,
-    SGLD,
-    Adam,
-    Dynamics,
-    GradientDescent,
-    Grid,
-    LinearNetworkGibbs,
-    Optimizer,
-    from_blackjax,
-)
-from .errors import InputError
-from .load import load_model
-from .model import Model, Truth
-from .observables import Observable, linear_network, observable
-from .posterior import Posterior
-from .simulate import simulate
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .comparison.compare import Comparison, compare
+    from .comparison.run import Study
+    from .dynamics import (
+        NUTS,
+        SGD,
+        SGLD,
+        Adam,
+        Dynamics,
+        GradientDescent,
+        Grid,
+        LinearNetworkGibbs,
+        Optimizer,
+        from_blackjax,
+    )
+    from .errors import InputError
+    from .learning_coefficient import LearningCoefficient, learning_coefficient
+    from .load import load_model
+    from .model import Model, Truth
+    from .observables import Observable, linear_network, observable
+    from .posterior import Posterior
+    from .results import open_run
+    from .simulate import simulate
+
+_HOMES = {
+    "comparison.compare": ("Comparison", "compare"),
+    "comparison.run": ("Study",),
+    "dynamics": (
+        "NUTS",
+        "SGD",
+        "SGLD",
+        "Adam",
+        "Dynamics",
+        "GradientDescent",
+        "Grid",
+        "LinearNetworkGibbs",
+        "Optimizer",
+        "from_blackjax",
+    ),
+    "errors": ("InputError",),
+    "learning_coefficient": ("LearningCoefficient", "learning_coefficient"),
+    "load": ("load_model",),
+    "model": ("Model", "Truth"),
+    "observables": ("Observable", "linear_network", "observable"),
+    "posterior": ("Posterior",),
+    "results": ("open_run",),
+    "simulate": ("simulate",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "NUTS",
     "SGD",
     "SGLD",
     "Adam",
+    "Comparison",
     "Dynamics",
     "GradientDescent",
     "Grid",
     "InputError",
+    "LearningCoefficient",
     "LinearNetworkGibbs",
     "Model",
     "Observable",
     "Optimizer",
     "Posterior",
+    "Study",
     "Truth",
+    "compare",
     "from_blackjax",
+    "learning_coefficient",
     "linear_network",
     "load_model",
     "observable",
+    "open_run",
     "simulate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``bayes-vs-sgd --help`` does not wait for jax."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'bayes_vs_sgd' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class _Package(types.ModuleType):
+    """Keeps a function such as ``simulate`` from being hidden by the file of the same name once that is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

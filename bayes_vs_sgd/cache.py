@@ -1,4 +1,4 @@
-"""Keep compiled programs on disk, so that a second run starts at once. JAX's persistent compilation cache does the work."""
+"""Keep compiled programs on disk, so that a second run starts at once, by JAX's persistent compilation cache."""
 
 import os
 from pathlib import Path

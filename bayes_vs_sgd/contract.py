@@ -1,5 +1,6 @@
 """What a NumPyro program must satisfy to be a model, checked by one trace before anything compiles."""
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ def check_program(model: "Model") -> tuple[tuple[str, tuple[int, ...]], ...]:
                 raise InputError(f"latent site {name!r} is inside the plate 'examples': only observed sites may be")
             if site["fn"].is_discrete:
                 raise InputError(f"latent site {name!r} is discrete: dynamics need continuous parameters; sum it out")
-            latents[name] = biject_to(site["fn"].support).inverse_shape(jnp.shape(site["value"]))
+            latents[name] = site["unconstrained_shape"]
         elif examples_plate(site):
             observed += [] if is_factor(site) else [name]
         elif not is_factor(site):
@@ -121,14 +122,16 @@ def _seeded_trace(model: "Model", data: Mapping[str, Array]) -> dict:
 
     def run():
         kept.update(handlers.trace(handlers.seed(model.program, jax.random.key(0))).get_trace(**data))
+        for site in kept.values():  # here, since a support may hold values that exist within this trace alone
+            if site["type"] == "sample" and not site["is_observed"] and not site["fn"].is_discrete:
+                site["unconstrained_shape"] = jnp.shape(biject_to(site["fn"].support).inv(site["value"]))
 
     try:
-        jax.eval_shape(run)
-        return kept
+        inspect.signature(model.program.function).bind(**data)
     except TypeError as error:
-        if "argument" not in str(error):
-            raise
         raise InputError(f"program and data do not fit: {error}; data are {sorted(data)}") from error
+    jax.eval_shape(run)
+    return kept
 
 
 def _check_subset(model: "Model") -> None:

@@ -83,9 +83,7 @@ def _descend(model: Model, position: Position, num_steps: int) -> tuple[Position
     def step(_, carry):
         position, memory = carry
         value, gradient = value_and_grad(position, state=memory)
-        updates, memory = optimizer.update(
-            gradient, memory, position, value=value, grad=gradient, value_fn=model.loss
-        )
+        updates, memory = optimizer.update(gradient, memory, position, value=value, grad=gradient, value_fn=model.loss)
         moved = optax.apply_updates(position, updates)
         better = jnp.nan_to_num(model.loss(moved), nan=jnp.inf) <= value
         return jax.tree.map(lambda new, old: jnp.where(better, new, old), moved, position), memory

@@ -1,11 +1,16 @@
 """Functions that are equal when their code is: the same file loaded twice compiles once."""
 
+import dataclasses
 import functools
 import hashlib
+import re
+import sys
 import types
 from collections.abc import Callable
 
 import numpy as np
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class Function:
@@ -62,13 +67,23 @@ def _identity(value, seen: tuple):
     if isinstance(value, types.ModuleType):
         return ("module", value.__name__)
     if isinstance(value, type):
-        return ("type", value.__module__, value.__qualname__)
+        if value in seen or "site-packages" in (
+            getattr(sys.modules.get(value.__module__), "__file__", None) or "site-packages"
+        ):
+            return ("type", value.__module__, value.__qualname__)
+        methods = {k: v for k, v in vars(value).items() if isinstance(v, types.FunctionType)}
+        return ("type", value.__module__, value.__qualname__, _identity(methods, (*seen, value)))
     if hasattr(value, "__array__"):
         array = np.asarray(value)
         return ("array", array.shape, str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest())
     if value is None or isinstance(value, str | int | float | bool | complex | bytes):
         return value
-    return ("object", type(value).__qualname__, repr(value))
+    if callable(value) and hasattr(value, "__wrapped__"):
+        return ("wrapped", type(value).__qualname__, _identity(value.__wrapped__, seen))
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+        return ("dataclass", _identity(type(value), seen), _identity(fields, seen))
+    return ("object", _identity(type(value), seen), _ADDRESS.sub("", repr(value)))
 
 
 def _is_users(function: types.FunctionType) -> bool:

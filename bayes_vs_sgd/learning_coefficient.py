@@ -93,7 +93,11 @@ def learning_coefficient(
         raise InputError("every chain was lost: take a smaller step")
     scale = scale[kept, None] if scale.ndim else scale
     draws = scale * (np.asarray(tree["posterior"]["loss"].values, float)[kept] - known[baseline]["value"])
-    size = np.asarray(tree["posterior"]["squared_norm"].values, float)[kept] if "squared_norm" in tree["posterior"] else draws
+    size = (
+        np.asarray(tree["posterior"]["squared_norm"].values, float)[kept]
+        if "squared_norm" in tree["posterior"]
+        else draws
+    )
     value, error = float(draws.mean()), mean_error(draws, False)
     worst_rhat, worst_ess = max(rhat(draws), rhat(size)), min(ess(draws), ess(size))
     half = stats.norm.ppf(0.975) * error
@@ -127,7 +131,9 @@ def _doubts(tree: xr.DataTree, kept: np.ndarray, worst_rhat: float, worst_ess: f
     if not worst_rhat < RHAT_LIMIT:
         found.append(f"R-hat of n beta L or of the squared norm is {worst_rhat:.3f}, not below {RHAT_LIMIT}")
     if not worst_ess >= ESS_LIMIT:
-        found.append(f"effective sample size of n beta L or of the squared norm is {worst_ess:.0f}, below {ESS_LIMIT:.0f}")
+        found.append(
+            f"effective sample size of n beta L or of the squared norm is {worst_ess:.0f}, below {ESS_LIMIT:.0f}"
+        )
     if not kept.all():
         found.append(f"{int((~kept).sum())} of {kept.size} chains were lost and left out")
     if law == "approximate":

@@ -24,6 +24,8 @@ def load_module(path: str | Path) -> types.ModuleType:
         raise InputError(f"no model file at {path}: {near}")
     source = path.read_bytes()
     name = f"bayes_vs_sgd_model_{path.stem}_{hashlib.sha256(source).hexdigest()[:12]}"
+    if (loaded := sys.modules.get(name)) is not None and loaded.__file__ == str(path):
+        return loaded
     module = types.ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module

@@ -18,6 +18,7 @@ from numpyro import handlers
 from numpyro.distributions import Unit, biject_to
 
 from .function import Function
+from .layout import batched_like
 
 EXAMPLES = "examples"
 Position = dict[str, Array]
@@ -139,14 +140,19 @@ class Model(eqx.Module):
 
     def example_losses(self, position: Position, rows: Int[Array, " b"] | None = None) -> Float[Array, " b"]:
         """Negative log likelihood of each example, or of the given rows."""
-        data = self.data if rows is None else {k: v[rows] for k, v in self.data.items()}
+        if rows is None:
+            return -self._evaluate(position, self.data)[1]
+        widest = max(jax.tree.leaves(position), key=jnp.ndim)
+        data = {k: batched_like(v[rows], widest) for k, v in self.data.items()}
         return -self._evaluate(position, data)[1]
 
     def loss(self, position: Position) -> Float[Array, ""]:
         """Mean negative log likelihood per example L; on the compressed data where the model has them."""
-        if self.compressed is None:
-            return jnp.mean(self.example_losses(position))
-        return (self.offset - jnp.sum(self._evaluate(position, self.compressed)[1])) / self.num_examples
+        return (self.total_loss(position) + self.offset) / self.num_examples
+
+    def total_loss(self, position: Position) -> Float[Array, ""]:
+        """Return n L less ``offset``, a constant of the compressed data whose rounding would hide small differences."""
+        return -jnp.sum(self._evaluate(position, self.data if self.compressed is None else self.compressed)[1])
 
     def predictions(self, position: Position, inputs: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Mean of each observed site at the given inputs (the data's by default)."""

@@ -67,8 +67,12 @@ def as_observables(given: Mapping[str, Any]) -> HashableDict:
             raise InputError(f"observable {name!r} has group {item.group!r}: {nearest(str(item.group), GROUPS)}")
     for group in GROUPS:
         primary = [name for name, item in wrapped.items() if item.primary and item.group == group]
-        if len(primary) > 4:
-            raise InputError(f"{len(primary)} primary observables in group {group!r} ({primary}): at most four decide")
+        limit = 3 if group == "function" and "loss" not in wrapped else 4
+        if len(primary) > limit:
+            raise InputError(
+                f"{len(primary)} primary observables in group {group!r} ({', '.join(primary)}): at most four decide, of which "
+                "the loss is one in group 'function'"
+            )
     return HashableDict(wrapped)
 
 

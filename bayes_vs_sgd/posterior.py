@@ -78,7 +78,7 @@ class Posterior(eqx.Module):
 
     def log_density(self, position: Position) -> Float[Array, ""]:
         """Unnormalised log density at an unconstrained position."""
-        return self.log_regularizer(position) - self.scale * self.model.loss(position)
+        return self.log_regularizer(position) - self.inverse_temperature * self.model.total_loss(position)
 
     def weighted_loss(self, position: Position, weights: Float[Array, " n"]) -> Float[Array, ""]:
         """Sum of w_i times the loss of example i; its gradient is one reverse pass for any weights."""

@@ -5,6 +5,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import arviz_base
@@ -126,20 +127,7 @@ def assemble(
 ) -> xr.DataTree:
     """Whole tree of a run: its draws (lazy where they are on disk), its final positions, how it stopped."""
     if store is not None and store.segments():
-        parts = store.read()
-        groups = {
-            group: xr.concat(
-                [p[group].to_dataset() for p in parts],
-                dim="draw",
-                data_vars="minimal",
-                coords="minimal",
-                compat="override",
-                join="override",
-            )
-            for group in ("posterior", "sample_stats")
-        }
-        tree = xr.DataTree.from_dict(groups)
-        tree.attrs = dict(parts[0].attrs)
+        tree = _joined(store)
     elif draws:
         tree = tree_of(draws, dynamics, target, manifest, thinning)
     else:
@@ -150,6 +138,32 @@ def assemble(
     final["lost_at_step"] = ("chain", np.asarray(carry.lost))
     tree["final_position"] = xr.DataTree(xr.Dataset(final, coords={"chain": np.arange(len(final["lost_at_step"][1]))}))
     tree.attrs |= {"stopped": stopped, "num_steps": step, "inference_library": "bayes_vs_sgd"}
+    return tree
+
+
+def open_run(folder: str | Path) -> xr.DataTree:
+    """Open what is stored of a run, finished or not; draws are read when they are used."""
+    store = Store(folder)
+    manifest = store.manifest()
+    segments = store.segments()
+    if not segments:
+        raise InputError(f"{folder} holds no draws yet")
+    tree = _joined(store)
+    settings = manifest["settings"]
+    step, leaves = store.state(settings["num_warmup"], settings["thinning"]) or (0, [])
+    tree.attrs |= {"num_steps": step, "stopped": "unknown"}
+    del leaves
+    return tree
+
+
+def _joined(store: Store) -> xr.DataTree:
+    parts = store.read()
+    how: dict[str, Any] = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
+    groups = {
+        g: xr.concat([p[g].to_dataset() for p in parts], dim="draw", **how) for g in ("posterior", "sample_stats")
+    }
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = dict(parts[0].attrs)
     return tree
 
 

@@ -21,15 +21,19 @@ from jaxtyping import Array
 
 from .dynamics.base import Dynamics
 from .errors import InputError
+from .layout import chain_axis
 from .model import Position
 from .observables import select
 from .posterior import Posterior
 from .progress import Progress
 from .results import Draws, assemble, describe, tree_of
+from .results import _digest as digest
 from .store import Store
 
 BUFFER_DRAWS, BUFFER_BYTES = 1024, 2**26
 """Most draws a segment holds, and most memory for them."""
+START = 2**31 - 1
+"""Folded into a chain's key for its start; no step has this number."""
 FIRST_SEGMENT = 10
 """Steps of the first segment, which measures the speed."""
 SEGMENT_SECONDS = 2.0
@@ -105,10 +109,11 @@ def simulate(
 
     store, draws, step = None, [], 0
     start = _check_start(target, initial, num_chains)
-    keys, carry = _start(prepared, target, axes, num_chains, jnp.asarray(key), start, jnp.asarray(initial_scale, float))
+    keys, positions = _places(target, start, num_chains, jnp.asarray(key), jnp.asarray(initial_scale, float))
+    carry = _start(prepared, target, axes, keys, positions)
     run = partial(_segment, prepared, target, keys, chosen, axes, record_positions)
     settings = {"num_warmup": num_warmup, "thinning": thinning, "num_chains": num_chains, "seed": key}
-    settings |= {"initial": initial if isinstance(initial, str) else "positions", "initial_scale": initial_scale}
+    settings |= {"initial": initial if isinstance(initial, str) else f"positions {digest(start)}", "initial_scale": initial_scale}
     settings |= {"observables": sorted(chosen), "record_positions": record_positions}
     manifest = describe(dynamics, target, settings)
     if folder is not None:
@@ -225,26 +230,31 @@ def _chain_axes(dynamics: Dynamics, target: Posterior, num_chains: int) -> tuple
 
 
 @eqx.filter_jit
-def _start(dynamics, target, axes, num_chains, seed, start, scale):
-    """Keys of the chains and their first states."""
+def _places(target, start, num_chains, seed, scale):
+    """Keys of the chains and where they start; the same compilation for every dynamics."""
     keys = jax.vmap(lambda chain: jax.random.fold_in(jax.random.key(seed), chain))(jnp.arange(num_chains))
 
-    def one(dynamics, target, key, given):
-        key_position, key_state = (jax.random.fold_in(key, 2**31 - i) for i in (1, 2))
+    def place(key):
+        key = jax.random.fold_in(key, START)
         if start == "prior":
-            position = jax.tree.map(lambda x: scale * x, target.model.sample_prior(key_position))
-        elif start == "optimum":
-            noise = target.unflat(scale * jax.random.normal(key_position, (target.model.num_parameters,)))
-            position = jax.tree.map(jnp.add, target.center, noise)
-        else:
-            position = given
-        state = dynamics.init(target, key_state, position)
+            return jax.tree.map(lambda x: scale * x, target.model.sample_prior(key))
+        noise = target.unflat(scale * jax.random.normal(key, (target.model.num_parameters,)))
+        return jax.tree.map(jnp.add, target.center, noise)
+
+    return keys, jax.vmap(place)(keys) if isinstance(start, str) else start
+
+
+@eqx.filter_jit
+def _start(dynamics, target, axes, keys, positions):
+    """First states of the chains, of types that a step keeps."""
+
+    def one(dynamics, target, key, position):
+        state = dynamics.init(target, jax.random.fold_in(key, START - 1), position)
         _, info = jax.eval_shape(dynamics.step, target, key, state)
         return _Carry(state, jax.tree.map(lambda x: jnp.zeros(x.shape, float), info), jnp.asarray(-1))
 
-    given = None if isinstance(start, str) else start
-    carry = jax.vmap(one, in_axes=(*axes, 0, 0))(dynamics, target, keys, given)
-    return keys, jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), carry)
+    carry = jax.vmap(one, in_axes=(*axes, 0, 0))(dynamics, target, keys, positions)
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), carry)
 
 
 @eqx.filter_jit
@@ -256,6 +266,8 @@ def _segment(
     ``slots`` (of the buffer of draws) and ``warm`` are static, the counts are traced. Returns the carry, the buffer
     (slot, chain, ...) and the loss of each chain.
     """
+
+    last = chain_axis(keys.shape[0], target.model.num_parameters)
 
     def one_step(dynamics, target, key, carry, step):
         key = jax.random.fold_in(key, step)
@@ -277,8 +289,9 @@ def _segment(
         return drawn | stats, lost
 
     def segment(dynamics, target, keys, carry):
-        step_all = jax.vmap(one_step, in_axes=(*axes, 0, 0, None))
-        record_all = jax.vmap(record, in_axes=(axes[1], 0, None, None))
+        step_all = jax.vmap(one_step, in_axes=(*axes, 0, last, None), out_axes=last)
+        record_all = jax.vmap(record, in_axes=(axes[1], last, None, None))
+        carry = jax.tree.map(lambda x: jnp.moveaxis(x, 0, last), carry)
         draws = jax.eval_shape(record_all, target, carry, begin, 1.0)[0]
         buffer = jax.tree.map(lambda x: jnp.zeros((slots, *x.shape), x.dtype), draws)
 
@@ -289,13 +302,14 @@ def _segment(
             drawn, lost = record_all(target, carry, until, jnp.asarray(thinning, float))
             buffer = jax.tree.map(lambda b, d: b.at[index].set(d), buffer, drawn)
             whole = (until - num_warmup) % thinning == 0
+            lost = jnp.where(whole & (not warm), lost, carry.lost)
             info = jax.tree.map(lambda x: jnp.where(whole | warm, jnp.zeros_like(x), x), carry.info)
             return _Carry(carry.states, info, lost), buffer, until
 
         count = 1 if warm else (end - num_warmup - 1) // thinning - (begin - num_warmup) // thinning + 1
         carry, buffer, _ = jax.lax.fori_loop(0, count, one_draw, (carry, buffer, jnp.asarray(begin)))
-        losses = jax.vmap(lambda t, c: t.model.loss(c.states.position), in_axes=(axes[1], 0))(target, carry)
-        return carry, buffer, losses
+        losses = jax.vmap(lambda t, c: t.model.loss(c.states.position), in_axes=(axes[1], last))(target, carry)
+        return jax.tree.map(lambda x: jnp.moveaxis(x, last, 0), carry), buffer, losses
 
     return _split_chains(segment, axes, keys.shape[0])(dynamics, target, keys, carry)
 

@@ -42,7 +42,7 @@ class Store:
                         f"is {_short(manifest.get(name))}; give another folder, or the settings it was made with"
                     )
             return
-        if self.folder.exists() and any(self.folder.iterdir()):
+        if self.folder.exists() and any(p.suffix != ".partial" for p in self.folder.iterdir()):
             raise InputError(f"{self.folder} is not empty and holds no run: give a fresh folder")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,8 @@ class Config:
     inputs: str = "whitened"  # "whitened" (X'X = n I exactly), "gaussian" or "uniform" (on [-10, 10])
     unseen_inputs: int = 1  # further inputs that are zero in every example
     num_examples: int = 1000
-    noise: float = 1.0  # standard deviation of the observations
+    noise: float = 2.0  # standard deviation of the observations
+    noise_free: bool = False  # labels without noise; the likelihood keeps it
     prior_scale: float = 1.0  # standard deviation of every weight's prior
 
 
@@ -68,7 +69,8 @@ def draw(config: Config, key):
     for layer in weights[1:]:
         full_map = layer @ full_map
     x = jnp.pad(draw_inputs(config, key_inputs), ((0, 0), (0, config.unseen_inputs)))
-    y = x @ full_map.T + config.noise * jax.random.normal(key_noise, (config.num_examples, config.widths[-1]))
+    label_noise = 0.0 if config.noise_free else config.noise
+    y = x @ full_map.T + label_noise * jax.random.normal(key_noise, (config.num_examples, config.widths[-1]))
     q, r = jnp.linalg.qr(x)
     return weights, full_map, x, y, {"x": r, "y": q.T @ y}
 

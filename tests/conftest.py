@@ -49,4 +49,10 @@ def compiled():
 @pytest.fixture(scope="session")
 def tiny():
     """A 2-2-2 network of rank 1 with 20 examples, float32; ten parameters with the unseen input."""
-    return bvs.load_model(MODELS / "deep_linear.py", widths=(2, 2, 2), spectrum=(1.0,), num_examples=20)
+    return bvs.load_model(MODELS / "deep_linear.py", widths=(2, 2, 2), spectrum=(1.0,), num_examples=20, noise=1.0)
+
+
+@pytest.fixture
+def load():
+    """Load a model of the project by name."""
+    return lambda name, **config: bvs.load_model(MODELS / f"{name}.py", **config)

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd import simulate as _  # noqa: F401  (the module, shadowed by the function, is patched below)
 from bayes_vs_sgd.cache import enable_cache
 
 DYNAMICS = {
@@ -16,10 +15,10 @@ DYNAMICS = {
 def main(name: str, folder: str) -> None:
     """Run to the end, or continue."""
     enable_cache()
-    module = sys.modules["bayes_vs_sgd.simulate"]
+    module = sys.modules[bvs.simulate.__module__]
     module._length = lambda *args, **kwargs: 5
     path = Path(__file__).parents[1] / "models" / "deep_linear.py"
-    model = bvs.load_model(path, widths=(2, 2, 2), spectrum=(1.0,), num_examples=20)
+    model = bvs.load_model(path, widths=(2, 2, 2), spectrum=(1.0,), num_examples=20, noise=1.0)
     dynamics, settings = DYNAMICS[name]
     settings = settings | {"num_chains": 3, "observables": ["loss"], "record_positions": True, "progress": False}
     bvs.simulate(dynamics, bvs.Posterior(model), key=5, folder=folder, **settings)

@@ -67,7 +67,7 @@ def assert_frequencies(
 ) -> None:
     """Assert that independent draws fall into categories with the given (by default equal) probabilities.
 
-    ``detects`` is the root mean square relative deviation of the probabilities that is surely seen by the chi-square test.
+    By the chi-square test; ``detects`` is the root mean square relative deviation of the probabilities surely seen.
     """
     counts = np.asarray(counts, float)
     number, degrees = counts.sum(), counts.size - 1
@@ -84,7 +84,7 @@ def assert_frequencies(
 
 def planted_bug():
     """The assertion inside must fail, as it does with the bug that was planted."""
-    return pytest.raises(AssertionError, match="differs? from")
+    return pytest.raises(AssertionError, match=r"differs? from")
 
 
 def chain_mean(tree: xr.DataTree, name: str) -> tuple[np.ndarray, np.ndarray]:

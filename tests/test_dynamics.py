@@ -24,7 +24,9 @@ def network():
     """A 3-2-4-3 network in float64: its target and a position away from the optimum."""
     with jax.enable_x64(True):
         target = bvs.Posterior(
-            bvs.load_model(DEEP_LINEAR, widths=(3, 2, 4, 3), spectrum=(1.5, 0.5), num_examples=30, unseen_inputs=0)
+            bvs.load_model(
+                DEEP_LINEAR, widths=(3, 2, 4, 3), spectrum=(1.5, 0.5), num_examples=30, unseen_inputs=0, noise=1.0
+            )
         )
         position = target.unflat(jax.random.normal(jax.random.key(1), (target.model.num_parameters,)))
     return target, position
@@ -228,7 +230,7 @@ class BiasedShuffle(Shuffled):
 
 @pytest.mark.law
 def test_the_order_of_an_epoch_is_uniform():
-    """All 24 orders of four examples are equally likely, in the first epoch and in the one that starts from its order."""
+    """All 24 orders of four examples are equally likely, in the first epoch and in the one after it."""
 
     def counts(gradient, num_calls):
         codes = draw_many(gradient, 4, 20_000, num_calls).reshape(20_000, -1, 4) @ (4 ** np.arange(4))
@@ -263,7 +265,9 @@ def test_minibatch_gradient_is_unbiased(network, sampling):
 
     @eqx.filter_jit
     def moves(keys):
-        return jax.vmap(lambda key: target.flat(sgd.step(target, key, sgd.init(target, key, position))[0].position))(keys)
+        return jax.vmap(lambda key: target.flat(sgd.step(target, key, sgd.init(target, key, position))[0].position))(
+            keys
+        )
 
     @eqx.filter_jit
     def exact():
@@ -327,14 +331,14 @@ def test_noise_of_sgld(network):
 
 @pytest.fixture(scope="module")
 def gaussian():
-    """Two observed means with prior N(0, 1): the posterior is normal with precision 1 + n / sigma^2, correlated none."""
+    """Two observed means with prior N(0, 1): the posterior is normal with precision 1 + n / sigma^2."""
 
     def program(y):
         theta = numpyro.sample("theta", dist.Normal(0, 1).expand([2]).to_event(1))
         with numpyro.plate("examples", y.shape[0]):
             numpyro.sample("y", dist.Normal(theta, jnp.array([1.0, 3.0])).to_event(1), obs=y)
 
-    y = np.random.default_rng(7).normal(size=(9, 2)) + [1.0, -2.0]
+    y = np.random.default_rng(7).normal(loc=(1.0, -2.0), size=(9, 2))
     precision = 1 + 9 / np.array([1.0, 9.0])
     mean = y.sum(axis=0) / np.array([1.0, 9.0]) / precision
     observables = {

@@ -18,7 +18,7 @@ SAMPLERS = {
     "grid": (bvs.Grid(2**18), {"num_chains": 16, "num_draws": 1000}),
 }
 DETECTS = {"gibbs": (0.02, 0.01, 0.06), "nuts": (0.05, 0.025, 0.2), "grid": (0.04, 0.02, 0.15)}
-"""Smallest errors of E z, Var z and the energy that are seen, at b = 20; at b = 5 four times as large (twice for E z)."""
+"""Smallest errors of E z, Var z and the energy seen at b = 20; at b = 5 they are four times as large (E z: twice)."""
 
 
 @pytest.mark.exact

@@ -202,5 +202,3 @@ def _gate(judged: Quality, lost: int, num_chains: int) -> str:
     if lost > LOST_LIMIT * num_chains:
         return f"{lost} of {num_chains} chains were lost: leaving them out would change the law"
     return ""
-
-

@@ -141,9 +141,7 @@ def location_and_scale(name: str, group: str, sample: Sample, reference: Sample)
         mean_error(psi_place_0 / unit + shift * psi_scale_0, reference.independent),
     )
     ratio = max(scale - scale_0, np.log(1e-6))
-    ratio_error = np.hypot(
-        mean_error(psi_scale, sample.independent), mean_error(psi_scale_0, reference.independent)
-    )
+    ratio_error = np.hypot(mean_error(psi_scale, sample.independent), mean_error(psi_scale_0, reference.independent))
     return [
         Effect(name, group, kinds[0], float(shift), float(shift_error), MARGINS[kinds[0]]),
         Effect(name, group, kinds[1], float(ratio), float(ratio_error), MARGINS[kinds[1]]),

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,55 +10,44 @@ import numpy as np
 import xarray as xr
 
 from ..curvature import Minimum, gradient_noise, hessian_eigenvalues, reference_point
-from ..dynamics import NUTS, SGD, SGLD, Adam, Dynamics, Grid
+from ..dynamics import NUTS, SGD, SGLD, Adam, Dynamics, GradientDescent, Grid
 from ..errors import InputError, nearest
 from ..model import Model
 from ..posterior import Posterior
+from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
 from .compare import Comparison, compare, is_stationary, pooled_terms, primary
 from .temperature import reference_scale
 
-NAMES = ("sgld", "sgd", "sgd-shuffled", "sgd-momentum", "adam")
 MOMENTUM = 0.9
 MAX_DOUBLINGS = 6
+DEFAULT = Compare()
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What every comparison shares; None means: found from the model."""
-
-    dynamics: tuple[str, ...] = NAMES
-    """Which dynamics are compared."""
-    learning_rate: float | None = None
-    """Learning rate of plain SGD; .1 over the largest Hessian eigenvalue at the minimum by default."""
-    batch_size: int = 8
-    """Examples a step."""
-    num_seeds: int = 2000
-    """Independent runs of each dynamics."""
-    num_steps: int = 2000
-    """Steps at first; doubled until the ensemble is stationary."""
-    initial_scale: float = 0.5
-    """Runs start from prior draws times this."""
-    objective: str = "loss"
-    """What optimisers descend: loss, or posterior (with the prior's pull)."""
-    inverse_temperature: float | None = None
-    """Fixes beta; by default it is fitted on half the seeds, and the other half is tested."""
-    primary: tuple[str, ...] = ()
-    """Observables that decide, instead of the model's own."""
-    max_seconds: float = 90.0
-    """No new doubling after this wall time, shared by the comparisons."""
+def whole(tree: xr.DataTree) -> xr.DataTree:
+    """Pass on Ctrl-C: an interrupted run is kept, and nothing is concluded from it."""
+    if tree.attrs["stopped"] == "interrupted":
+        raise KeyboardInterrupt
+    return tree
 
 
 class Study:
     """A model with what its comparisons share: minimum, sharpness, gradient noise, reference runs."""
 
-    def __init__(self, model: Model, settings: Settings, seed: int = 0, folder: Path | None = None, progress: bool = True):
+    def __init__(
+        self,
+        model: Model,
+        settings: Compare = DEFAULT,
+        seed: int = 0,
+        folder: Path | None = None,
+        progress: bool = True,
+    ):
         for name in settings.dynamics:
-            if name not in NAMES:
-                raise InputError(f"unknown dynamics {name!r}: {nearest(name, NAMES)}")
+            if name not in KNOWN_DYNAMICS:
+                raise InputError(f"unknown dynamics {name!r}: {nearest(name, KNOWN_DYNAMICS)}")
         self.model, self.settings, self.seed, self.progress = model, settings, seed, progress
         self.folder = folder
-        self.observables = sorted({"loss", *primary(Posterior(model), list(settings.primary) or None)})
+        self.observables = sorted({"loss", *primary(Posterior(model), list(settings.observables) or None)})
 
     @cached_property
     def minimum(self) -> Minimum:
@@ -86,6 +74,8 @@ class Study:
         if name == "adam":
             noise = gradient_noise(self.model, self.minimum.position).per_direction
             return Adam(float(f"{rate * np.sqrt(noise / batch):.3g}"), batch, objective=objective)
+        if name == "gradient-descent":
+            return GradientDescent(rate, objective=objective)
         if name == "sgd":
             return SGD(rate, batch, objective=objective)
         sharpness = float(hessian_eigenvalues(self.model, self.minimum.position)[-1])
@@ -100,7 +90,9 @@ class Study:
         plain = SGD(self.learning_rate, self.settings.batch_size)
         found = reference_scale(plain, Posterior(self.model), self.minimum.position)
         if found is None:
-            raise InputError("the gradient noise at the minimum is zero, so SGD has no temperature: give --inverse-temperature")
+            raise InputError(
+                "the gradient noise at the minimum is zero, so SGD has no temperature: give --inverse-temperature"
+            )
         return found
 
     def target(self, scale: float) -> Posterior:
@@ -112,15 +104,16 @@ class Study:
         shared: dict[str, Any] = {"observables": self.observables, "folder": self._folder(f"reference-{name}")}
         shared |= {"progress": self.progress, "title": f"reference for {name}", "key": self.seed + 1}
         if self.model.exact_sampler is not None:
-            settings = {"num_chains": 32, "num_draws": 1000, "num_warmup": 200}
-            return simulate(self.model.exact_sampler, self.target(scale), **settings, **shared)
-        if self.model.num_parameters <= 2:
-            return simulate(Grid(), self.target(scale), num_chains=16, num_draws=1000, **shared)
-        return simulate(NUTS(), self.target(scale), num_chains=16, num_draws=500, num_warmup=500, **shared)
+            dynamics, lengths = self.model.exact_sampler, {"num_chains": 16, "num_draws": 1000, "num_warmup": 200}
+        elif self.model.num_parameters <= 2:
+            dynamics, lengths = Grid(), {"num_chains": 16, "num_draws": 1000}
+        else:
+            dynamics, lengths = NUTS(), {"num_chains": 16, "num_draws": 500, "num_warmup": 500}
+        return whole(simulate(dynamics, self.target(scale), **lengths, **shared))
 
     def ensemble(self, name: str, dynamics: Dynamics, target: Posterior, deadline: float) -> xr.DataTree:
         """Independent runs, their steps doubled until stationary or the deadline."""
-        names = list(primary(target, list(self.settings.primary) or None))
+        names = list(primary(target, list(self.settings.observables) or None))
         num_steps, every = self.settings.num_steps, max(self.settings.num_steps // 2, 1)
         while True:
             tree = simulate(
@@ -137,9 +130,7 @@ class Study:
                 title=name,
             )
             limit = self.settings.num_steps * 2**MAX_DOUBLINGS
-            if tree.attrs["stopped"] == "interrupted":
-                raise KeyboardInterrupt
-            if is_stationary(tree, names) is not False or num_steps >= limit or time.monotonic() > deadline:
+            if is_stationary(whole(tree), names) is not False or num_steps >= limit or time.monotonic() > deadline:
                 return tree
             num_steps *= 2
 
@@ -151,6 +142,7 @@ class Study:
         theory = reference_scale(dynamics, target, self.minimum.position)
         terms, seeds = pooled_terms(tree, target), slice(None)
         used, fitted = self.scale, terms.scale()[0]
+        fitted = fitted if np.isfinite(fitted) else None
         if dynamics.law == "none" and self.settings.inverse_temperature is None:
             fitted = terms.subset(slice(0, None, 2)).scale()[0]
             used, seeds = float(f"{fitted:.4g}"), slice(1, None, 2)
@@ -164,7 +156,7 @@ class Study:
             found,
             self.target(used),
             name=name,
-            primary_observables=list(self.settings.primary) or None,
+            primary_observables=list(self.settings.observables) or None,
             seeds=seeds,
             inverse_temperature={k: None if v is None else v / num_examples for k, v in temperature.items()},
             scale=self.scale,
@@ -181,5 +173,3 @@ class Study:
 
     def _folder(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / name
-
-

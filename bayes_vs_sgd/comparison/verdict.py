@@ -75,7 +75,11 @@ def reason(effects: Sequence[Effect], groups: dict[str, str | None], verdict: st
     if verdict in (INCONCLUSIVE, UNRESOLVED):
         wide = [e for e in effects if not e.inside]
         needed = seeds_needed(effects, num_seeds)
-        advice = f"about {needed:,} seeds would decide" if needed else "an effect is at its margin: more seeds alone may not decide"
+        advice = (
+            f"about {needed:,} seeds would decide"
+            if needed
+            else "an effect is at its margin: more seeds alone may not decide"
+        )
         return f"{', '.join(f'{e.observable} ({e.kind})' for e in wide)} not resolved; {advice}"
     adjusted = holm([e.p_outside for e in effects])
     beyond = [e for e, p in zip(effects, adjusted, strict=True) if p < LEVEL]

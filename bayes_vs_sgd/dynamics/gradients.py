@@ -4,12 +4,13 @@ All are unbiased for a stationary choice of examples. Cov g_B = C/B with replace
 example's gradient.
 """
 
+import math
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Int, UInt32
 
 from ..errors import InputError
 from ..model import Position
@@ -53,32 +54,65 @@ class Minibatch(FullBatch):
         return self.batch_size
 
     def draw(self, num_examples: int, key: Array, state: Any) -> tuple[Any, Any]:
-        """Independent uniform rows."""
-        return jax.random.randint(key, (self.batch_size,), 0, num_examples), state
+        """Independent rows, uniform up to a relative 2^-32 n: one random word each."""
+        words = jax.random.bits(key, (self.batch_size,), jnp.uint32)
+        return (words % jnp.uint32(num_examples)).astype(int), state
 
 
 class Shuffled(Minibatch):
-    """Epochs in a fresh uniform order each; the last n mod B examples of an order are left out.
+    """Epochs in a fresh random order each; the last n mod B examples of an order are left out.
 
-    The order is made as it is used, by Fisher and Yates' exchanges, so that no step pays for a whole epoch.
+    The order is never stored: it is a keyed permutation of 0 ... n - 1, read where it is needed, so a step costs the same
+    for any n. (Feistel's rounds on an a x b grid with ab >= n, walking on where a cell is not an example; Black and
+    Rogaway, CT-RSA 2002.)
     """
 
     name: str = eqx.field(default="shuffled epochs", static=True)
 
     def init(self, num_examples: int, key: Array) -> tuple[Array, Array]:
-        """The order so far, and how many of it are used."""
-        return jnp.arange(num_examples), jnp.zeros((), int)
+        """Key of the epoch's order, and how many of it are used: all, so that the first step begins an epoch."""
+        return jnp.zeros(2, jnp.uint32), jnp.asarray(num_examples)
 
     def draw(self, num_examples: int, key: Array, state: Any) -> tuple[Any, Any]:
         """Return the next B rows of the epoch."""
         order, used = state
-        used = jnp.where(used + self.batch_size > num_examples, 0, used)
-        slots = used + jnp.arange(self.batch_size)
-        partners = jax.random.randint(key, (self.batch_size,), slots, num_examples)
-        for slot, partner in zip(slots, partners, strict=True):
-            first, second = order[slot], order[partner]
-            order = order.at[slot].set(second).at[partner].set(first)
-        return jax.lax.dynamic_slice(order, (used,), (self.batch_size,)), (order, used + self.batch_size)
+        over = used + self.batch_size > num_examples
+        order = jnp.where(over, jax.random.bits(key, (2,), jnp.uint32), order)
+        used = jnp.where(over, 0, used)
+        return permuted(used + jnp.arange(self.batch_size), num_examples, order), (order, used + self.batch_size)
+
+
+ROUNDS = 12
+
+
+def permuted(index: Int[Array, " b"], size: int, key: UInt32[Array, " 2"]) -> Int[Array, " b"]:
+    """Images of indices under the permutation of 0 ... size - 1 that a key names."""
+    columns = 2 * math.ceil(math.sqrt(size) / 2)
+    rows = math.ceil(size / columns)
+
+    def rounds(x):
+        def one_round(i, pair):
+            column, row = pair
+            i = i.astype(jnp.uint32)
+            column = (column + _hash(row, key, 2 * i)) % columns
+            return column, (row + _hash(column, key, 2 * i + 1)) % rows
+
+        column, row = jax.lax.fori_loop(0, ROUNDS // 2, one_round, (x % columns, x // columns))
+        return row * columns + column
+
+    def walk(x):
+        return jnp.where(x < size, x, rounds(x))
+
+    start = rounds(index.astype(jnp.uint32))
+    return jax.lax.while_loop(lambda x: jnp.any(x >= size), walk, start).astype(int)
+
+
+def _hash(x: Array, key: Array, number: Array) -> Array:
+    """Mix a word with the key and the number of the round (the finaliser of MurmurHash3); 31 bits."""
+    x = (x + key[0]) * jnp.uint32(0x9E3779B1) ^ (key[1] + number * jnp.uint32(0x85EBCA6B))
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+    return (x ^ (x >> 16)) >> 1
 
 
 Gradient = FullBatch

@@ -60,9 +60,9 @@ class Grid(Dynamics):
             lambda points, t: jax.lax.map(lambda x: t.log_density(t.unflat(x)), points, batch_size=4096)
         )
         per_axis = round(self.num_points ** (1 / dimension))
-        for points_now in (min(per_axis, 1024), min(per_axis, 1024), per_axis):
-            width = (upper - lower) / points_now
-            axes = [lower[i] + width[i] * (np.arange(points_now) + 0.5) for i in range(dimension)]
+        for _ in range(3):
+            width = (upper - lower) / per_axis
+            axes = [lower[i] + width[i] * (np.arange(per_axis) + 0.5) for i in range(dimension)]
             points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dimension)
             values = np.asarray(log_density(jnp.asarray(points, float), target), float)
             values = np.where(np.isfinite(values), values, -np.inf)

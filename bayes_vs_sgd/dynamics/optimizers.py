@@ -116,13 +116,13 @@ class Optimizer(Dynamics):
 
 
 def SGD(learning_rate: Any = 0.05, batch_size: int = 8, momentum: Any = None, **settings: Any) -> Optimizer:
-    """theta' = theta - eta g_B; with momentum m' = mu m + g_B, theta' = theta - eta m'."""
+    """Theta' = theta - eta g_B; with momentum m' = mu m + g_B, theta' = theta - eta m'."""
     momentum = {} if momentum is None else {"momentum": np.asarray(momentum, float)}
     return Optimizer(optax.sgd, batch_size, learning_rate=np.asarray(learning_rate, float), **momentum, **settings)
 
 
 def GradientDescent(learning_rate: Any = 0.05, **settings: Any) -> Optimizer:
-    """theta' = theta - eta grad L."""
+    """Theta' = theta - eta grad L."""
     return Optimizer(optax.sgd, None, learning_rate=np.asarray(learning_rate, float), **settings)
 
 

@@ -1,5 +1,6 @@
 """The posterior of a product of two weights, the smallest singular model, in closed form up to one integral."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ def product_moments(precision: float, center: float, prior_precision: float = 1.
         def integrand(z):
             return k0(gamma * abs(z)) * np.exp(shift - 0.5 * b * (z - s) ** 2) * (z - s) ** power
 
-        pieces = zip(ends[:-1], ends[1:], strict=True)
+        pieces = pairwise(ends)
         return sum(quad(integrand, low, high, epsabs=0, epsrel=1e-11, limit=200)[0] for low, high in pieces)
 
     total, first, second = (integral(power) for power in range(3))

@@ -21,9 +21,9 @@ def stationary_covariance(
         (1 - \mu)(H S + S H) - \frac{1 + \mu^2}{1 - \mu^2} \eta H S H + \frac{\mu}{1 - \mu^2} \eta (H^2 S + S H^2)
         = \frac{\eta}{B} C.
 
-    Without momentum it is H S + S H - eta H S H = (eta/B) C: Liu, Ziyin and Ueda, "Noise and fluctuation of finite learning
-    rate stochastic gradient descent" (ICML 2021). With momentum it was derived from the Lyapunov equation of (theta, m),
-    which the tests solve beside it.
+    Without momentum it is H S + S H - eta H S H = (eta/B) C: Liu, Ziyin and Ueda, "Noise and fluctuation of finite
+    learning rate stochastic gradient descent" (ICML 2021). With momentum it was derived from the Lyapunov equation of
+    (theta, m), which the tests solve beside it.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ def continuous_covariance(
 ) -> Float[np.ndarray, "d d"]:
     r"""Stationary covariance of the SDE of SGD: H S + S H = (eta/B) C, the limit eta -> 0 of the exact law.
 
-    The SDE is :math:`d\theta = -H \theta\, dt + \sqrt{\eta/B}\, C^{1/2} dW`, an Ornstein-Uhlenbeck process (Mandt, Hoffman and
-    Blei, JMLR 18 (2017), section 3). At eta lambda near 1 it is half of the exact covariance.
+    The SDE is :math:`d\theta = -H \theta\, dt + \sqrt{\eta/B}\, C^{1/2} dW`, an Ornstein-Uhlenbeck process (Mandt,
+    Hoffman and Blei, JMLR 18 (2017), section 3). At eta lambda near 1 it is half of the exact covariance.
     """
     hessian, noise = _matrices(hessian, gradient_covariance)
     one = np.eye(len(hessian))
@@ -77,7 +77,7 @@ def _matrices(hessian: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.nd
     hessian, noise = (np.atleast_2d(np.asarray(m, float)) for m in (hessian, noise))
     if hessian.shape != noise.shape or not np.allclose(hessian, hessian.T) or np.linalg.eigvalsh(hessian)[0] <= 0:
         raise InputError(
-            f"hessian {hessian.shape} and gradient covariance {noise.shape}: give two matrices of one shape, the hessian "
-            "symmetric and positive definite"
+            f"hessian {hessian.shape} and gradient covariance {noise.shape}: give two matrices of one shape, the "
+            "hessian symmetric and positive definite"
         )
     return hessian, noise

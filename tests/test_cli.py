@@ -1,0 +1,108 @@
+"""The command line: answers, and one clear line with exit status 2 for bad input."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from bayes_vs_sgd.cli import run
+
+pytestmark = pytest.mark.smoke
+MODELS = Path(__file__).parents[1] / "models"
+DLN = str(MODELS / "deep_linear.py")
+TOY = ["--num-seeds", "200", "--num-steps", "40", "--max-seconds", "0"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def fails(capsys, *arguments):
+    """Run, expect exit status 2 and one line; return it."""
+    assert run(list(arguments)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+def test_compare_writes_its_answer(capsys):
+    assert run(["compare", DLN, "--dynamics", "sgd", *TOY, "--json", "answer.json", "--out", "run"]) == 0
+    answer = json.loads(Path("answer.json").read_text())
+    assert set(answer) == {"model", "reference", "comparisons"}
+    (found,) = answer["comparisons"]
+    assert found["dynamics"] == "sgd"
+    assert {"function", "geometry", "off_data"} == set(found["verdicts"])
+    assert set(found["inverse_temperature"]) == {"theory", "fitted", "used"}
+    assert answer["reference"]["passed"] is True
+    before = sorted(p.name for p in Path("run").rglob("*"))
+    assert run(["compare", DLN, "--dynamics", "sgd", *TOY, "--json", "again.json", "--resume", "run"]) == 0
+    assert json.loads(Path("again.json").read_text()) == answer
+    assert sorted(p.name for p in Path("run").rglob("*")) == before
+    line = fails(capsys, "compare", DLN, "--dynamics", "sgd", *TOY[2:], "--num-seeds", "300", "--resume", "run")
+    assert "num_seeds" in line
+    assert "not an empty folder" in fails(capsys, "compare", DLN, "--out", "run")
+
+
+def test_llc_prints_only_json_on_standard_output(capsys):
+    arguments = ["--num-chains", "4", "--num-draws", "200", "--num-warmup", "20", "--json", "-", "--precision", "float32"]
+    assert run(["llc", DLN, *arguments]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert {"value", "standard_error", "interval", "rhat", "ess", "baseline", "trusted", "warnings", "truth"} <= set(answer)
+    assert answer["truth"]["value"] == 4.5
+
+
+def test_models_lists_the_files(capsys):
+    assert run(["models", str(MODELS)]) == 0
+    assert "deep_linear.py" in capsys.readouterr().out
+
+
+def test_help_answers_at_once():
+    import subprocess
+    import sys
+
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "bayes_vs_sgd.cli", "--help"], check=True, capture_output=True)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["compar", DLN], "did you mean 'compare'"),
+        (["compare"], "needs a model file"),
+        (["compare", "nothing.py"], "no model file at"),
+        (["compare", DLN, "--learnin-rate", "1"], "--learning-rate"),
+        (["compare", DLN, "--learning-rate", "-1"], "learning_rate"),
+        (["compare", DLN, "--learning-rate", "fast"], "learning-rate"),
+        (["compare", DLN, "--batch-size", "5000"], "between 1 and the 1000 examples"),
+        (["compare", DLN, "--dynamics", "sdg"], "did you mean 'sgd'"),
+        (["compare", DLN, "--observables", "los"], "did you mean 'loss'"),
+        (["compare", DLN, "--model.widths", "3", "0", "3"], "widths"),
+        (["compare", DLN, "--model.spectrum", "1", "1", "1", "1"], "rank"),
+        (["compare", DLN, "--num-seeds", "0"], "num_seeds"),
+        (["llc", DLN, "--sampler", "nut"], "did you mean 'nuts'"),
+        (["llc", DLN, "--inverse-temperature", "-1"], "inverse_temperature"),
+        (["llc", DLN, "--json", "nowhere/answer.json"], "no folder"),
+        (["llc", DLN, "--resume", "nowhere"], "no run in this folder"),
+        (["models", "nowhere"], "no folder"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, arguments, expected):
+    assert expected in fails(capsys, *arguments)
+    assert not list(Path().rglob("*.nc"))
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("x = 1 +\n", "line 1"),
+        ("import jax\nx = 1 / 0\n", "line 2: x = 1 / 0"),
+        ("x = 1\n", "has no Config"),
+    ],
+)
+def test_a_broken_model_file_shows_the_users_line(capsys, source, expected):
+    Path("mine.py").write_text(source)
+    assert expected in fails(capsys, "llc", "mine.py")

@@ -1,0 +1,82 @@
+"""The controls that a comparison must classify: where SGD is Bayesian and where it is not."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.curvature import example_gradients
+from bayes_vs_sgd.settings import Compare
+
+pytestmark = [pytest.mark.law, pytest.mark.slow]
+
+
+def comparison(model, name, tmp_path, seed=0, **settings):
+    settings = Compare(dynamics=(name,), max_seconds=300.0, **settings)
+    return bvs.Study(model, settings, seed, tmp_path, progress=False).compare(name, float("inf"))
+
+
+def test_full_batch_langevin_dynamics_matches(load, tmp_path):
+    found = comparison(load("deep_linear"), "sgld", tmp_path, initial_scale=1.0, num_steps=8000)
+    assert found.stationary
+    assert found.verdicts == {"function": "match", "geometry": "match", "off_data": "match"}
+    fitted, used = found.inverse_temperature["fitted"], found.inverse_temperature["used"]
+    assert fitted == pytest.approx(used, rel=0.1)
+
+
+def test_sgd_on_isotropic_regression_matches_at_the_theoretical_temperature(load, tmp_path):
+    """Exact for Hadamard data: T = T0 / (1 - eta h (1 + (d - 1)/B)/2), from the fourth moment E[xx'Sxx'] = tr(S) xx'."""
+    model = load("linear_regression", isotropic=True, prior_scale=30.0)
+    study = bvs.Study(model, Compare())
+    target, batch = study.target(study.scale), study.settings.batch_size
+    curvature = 0.1 / study.learning_rate
+    factor = 1 - study.learning_rate * curvature * (1 + (model.num_parameters - 1) / batch) / 2
+    beta = study.scale * factor / model.num_examples
+    found = comparison(model, "sgd", tmp_path, inverse_temperature=beta)
+    assert found.stationary
+    assert found.verdict == "match", found.reason
+    fitted = comparison(model, "sgd", tmp_path / "fitted")
+    assert fitted.verdict == "match", fitted.reason
+    assert fitted.inverse_temperature["used"] == pytest.approx(beta, rel=0.1)
+    assert target.model is model
+
+
+def test_sgd_on_anisotropic_regression_is_a_mismatch_whatever_the_temperature(load, tmp_path):
+    model = load("linear_regression", covariance=(1.0, 0.5, 0.2, 0.1), inputs="gaussian", isotropic=False, prior_scale=30.0)
+    found = comparison(model, "sgd", tmp_path)
+    assert found.verdicts["function"] == "mismatch"
+    assert "anisotropy" in found.reason
+
+
+def test_two_wells_are_a_mismatch(load, tmp_path):
+    model = load("polynomial", num_examples=100, label_noise=1.0)
+    found = comparison(model, "sgd", tmp_path, inverse_temperature=1.0, initial_scale=1.0, learning_rate=0.01)
+    assert found.verdict == "mismatch"
+
+
+def test_gradient_descent_from_a_narrow_start_is_not_the_posterior_on_the_fibre(load, tmp_path):
+    """S5 at s0 = .5: zero loss is temperature 0, so the reference is a large fixed beta and the loss does not decide."""
+    model = load("deep_linear", widths=(1, 4, 1), spectrum=(1.0,), noise=1.0, noise_free=True)
+    settings = {"inverse_temperature": 0.4, "initial_scale": 0.5, "observables": ("total_norm", "prediction_unseen")}
+    found = comparison(model, "gradient-descent", tmp_path, **settings)
+    assert found.verdict == "mismatch"
+    same = comparison(model, "gradient-descent", tmp_path / "wide", **{**settings, "initial_scale": 1.0})
+    assert same.verdicts["off_data"] == "match", same.reason
+
+
+def test_excess_loss_is_lambda_for_langevin_and_half_the_trace_for_sgd(load, tmp_path):
+    """At T0 = eta s^2 / 2B: SGD to leading order (n beta0 eta / 4B) tr C, and tr C = tr H where the model is right."""
+    model = load("deep_linear", noise=1.0, spectrum=(2.0, 1.0, 0.4))
+    study = bvs.Study(model, Compare())
+    scale = 2 * study.settings.batch_size / study.learning_rate
+    gradients = np.asarray(example_gradients(model, study.minimum.position), float)
+    half_trace = np.sum((gradients - gradients.mean(axis=0)) ** 2) / len(gradients) / 2
+    assert half_trace == pytest.approx(10.2, rel=0.1)
+    sgd = comparison(model, "sgd", tmp_path / "sgd")
+    ratio = scale / study.scale
+    value, error = (sgd.learning_coefficient[k] * ratio for k in ("value", "standard_error"))
+    assert half_trace - 5 * error < value < half_trace * (1 + 0.1) + 5 * error
+    settings = dataclasses.asdict(Compare(inverse_temperature=scale / model.num_examples, initial_scale=1.0, num_steps=8000))
+    langevin = comparison(model, "sgld", tmp_path / "sgld", **{k: v for k, v in settings.items() if k not in ("dynamics", "max_seconds")})
+    assert langevin.learning_coefficient["value"] == pytest.approx(4.5, rel=0.06)
