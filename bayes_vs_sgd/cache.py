@@ -32,8 +32,9 @@ def enable_cache() -> Path | None:
     folder = cache_folder()
     if folder is None:
         return None
-    if jax.config.jax_compilation_cache_dir is not None:
-        return Path(jax.config.jax_compilation_cache_dir)
+    given = jax.config.values["jax_compilation_cache_dir"]
+    if given is not None:
+        return Path(given)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -75,7 +75,7 @@ def prepare_jax(arguments: list[str]) -> None:
     With as many pool threads as devices, two devices that both wait for a batched LAPACK call wait for ever.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("NPROC", str(4 * cores))
+    os.environ.setdefault("NPROC", str(2 * cores))
     import jax
 
     from .cache import enable_cache
@@ -117,9 +117,12 @@ def write_json(content: Any, where: str | None) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if isinstance(value, Path):
+        return str(value)
+    if dataclasses.is_dataclass(value):
+        assert not isinstance(value, type)
         return dataclasses.asdict(value)
-    return str(value) if isinstance(value, Path) else value.item()
+    return value.item()
 
 
 if __name__ == "__main__":

@@ -111,12 +111,14 @@ def check_compressed(model: "Model") -> Array:
 @eqx.filter_jit
 def _full_and_compressed(model: "Model", positions: dict[str, Array]) -> tuple:
     """Value and gradient of n L at some positions, on all data and on the compressed ones."""
+    assert model.compressed is not None
+    compressed = model.compressed
     full = jax.value_and_grad(lambda p: jnp.sum(model.example_losses(p)))
-    small = jax.value_and_grad(lambda p: -jnp.sum(model._evaluate(p, model.compressed)[1]))
+    small = jax.value_and_grad(lambda p: -jnp.sum(model._evaluate(p, compressed)[1]))
     return jax.vmap(full)(positions), jax.vmap(small)(positions)
 
 
-def _seeded_trace(model: "Model", data: Mapping[str, Array]) -> dict:
+def _seeded_trace(model: "Model", data: Mapping[str, Array | np.ndarray]) -> dict:
     """Trace the program abstractly: nothing is computed, so nothing compiles."""
     kept = {}
 

@@ -1,17 +1,17 @@
 """Second derivatives at a point: Hessian spectrum, covariance of one example's gradient, nearest minimum."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from matfree import decomp, eig
+from scipy.optimize import minimize
 
 from .model import Model, Position
 
@@ -75,28 +75,39 @@ class Minimum:
     gradient_norm: float
 
 
-@partial(eqx.filter_jit)
-def _descend(model: Model, position: Position, num_steps: int) -> tuple[Position, Array, Array]:
-    optimizer = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(model.loss)
-
-    def step(_, carry):
-        position, memory = carry
-        value, gradient = value_and_grad(position, state=memory)
-        updates, memory = optimizer.update(gradient, memory, position, value=value, grad=gradient, value_fn=model.loss)
-        moved = optax.apply_updates(position, updates)
-        better = jnp.nan_to_num(model.loss(moved), nan=jnp.inf) <= value
-        return jax.tree.map(lambda new, old: jnp.where(better, new, old), moved, position), memory
-
-    position, _ = jax.lax.fori_loop(0, num_steps, step, (position, optimizer.init(position)))
-    value, gradient = jax.value_and_grad(model.loss)(position)
-    return position, value, jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradient)))
+@eqx.filter_jit
+def _value_and_gradient(model: Model, position: Position) -> tuple[Array, Position]:
+    return jax.value_and_grad(model.loss)(position)
 
 
-def nearest_minimum(model: Model, position: Position, num_steps: int = 200) -> Minimum:
-    """Minimum of the empirical loss that L-BFGS (Optax) reaches from a position."""
-    position, value, norm = _descend(model, position, num_steps)
-    return Minimum(position, float(value), float(norm))
+def nearest_minimum(model: Model, position: Position, num_steps: int = 1000) -> Minimum:
+    """Minimum of the empirical loss that L-BFGS (SciPy) reaches from a position."""
+    vector, unravel = _ravel(position)
+
+    def objective(vector: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = _value_and_gradient(model, unravel(vector))
+        value = float(value) if np.isfinite(float(value)) else 1e30
+        return value, np.nan_to_num(_ravel(gradient)[0])
+
+    found = minimize(
+        objective, vector, jac=True, method="L-BFGS-B", options={"maxiter": num_steps, "ftol": 0, "gtol": 0}
+    )
+    position = unravel(found.x)
+    value, gradient = objective(found.x)
+    return Minimum(position, value, float(np.linalg.norm(gradient)))
+
+
+def _ravel(position: Position) -> tuple[np.ndarray, Callable[[np.ndarray], Position]]:
+    """Position as a double-precision vector on the host, and the way back."""
+    leaves = {name: np.asarray(value) for name, value in position.items()}
+    sizes = np.cumsum([leaf.size for leaf in leaves.values()])[:-1]
+
+    def unravel(vector: np.ndarray) -> Position:
+        parts = np.split(vector, sizes)
+        shaped = zip(leaves.items(), parts, strict=True)
+        return {name: jnp.asarray(part.reshape(leaf.shape).astype(leaf.dtype)) for (name, leaf), part in shaped}
+
+    return np.concatenate([leaf.ravel() for leaf in leaves.values()]).astype(float), unravel
 
 
 def reference_point(model: Model, center: Position | None = None) -> Minimum:

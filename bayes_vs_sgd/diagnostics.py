@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 
 RHAT_LIMIT, ESS_LIMIT = 1.01, 400.0
 
@@ -31,26 +31,27 @@ def rhat(draws: np.ndarray) -> float:
     """Rank-normalised split R-hat of (chain, draw)."""
     if np.ptp(draws) == 0:
         return 1.0
-    return float(array_stats.rhat(draws, chain_axis=0, draw_axis=1))
+    return float(np.asarray(array_stats.rhat(draws, chain_axis=0, draw_axis=1)))
 
 
 def ess(draws: np.ndarray) -> float:
     """Smaller of bulk and tail effective sample size of (chain, draw)."""
     if np.ptp(draws) == 0:
         return float(draws.size)
-    settings = ({"method": "bulk"}, {"method": "tail", "prob": (0.05, 0.95)})
-    return min(float(array_stats.ess(draws, chain_axis=0, draw_axis=1, **s)) for s in settings)
+    bulk = array_stats.ess(draws, chain_axis=0, draw_axis=1, method="bulk")
+    tail = array_stats.ess(draws, chain_axis=0, draw_axis=1, method="tail", prob=(0.05, 0.95))
+    return min(float(np.asarray(bulk)), float(np.asarray(tail)))
 
 
 def quality(tree: xr.DataTree, name: str, observables: list[str]) -> Quality:
     """Judge a run by some scalar observables."""
-    lost = int(np.sum(tree["final_position"]["lost_at_step"].values >= 0))
+    lost = int(np.sum(tree["final_position"].to_dataset()["lost_at_step"].values >= 0))
     draws = [np.asarray(tree["posterior"][o].values, float) for o in observables]
     if lost or draws[0].shape[1] < 4:
         worst_rhat, worst_ess = float("nan"), 0.0
     else:
         worst_rhat, worst_ess = max(rhat(x) for x in draws), min(ess(x) for x in draws)
-    stats = tree["sample_stats"]
+    stats = tree["sample_stats"].to_dataset()
     divergences = int(stats["diverging"].values.sum()) if "diverging" in stats else None
     few = divergences is None or divergences <= 1e-3 * stats["diverging"].size
     passed = bool(not lost and worst_rhat < RHAT_LIMIT and worst_ess >= ESS_LIMIT and few)

@@ -78,8 +78,8 @@ def _identity(value, seen: tuple):
         return ("array", array.shape, str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest())
     if value is None or isinstance(value, str | int | float | bool | complex | bytes):
         return value
-    if callable(value) and hasattr(value, "__wrapped__"):
-        return ("wrapped", type(value).__qualname__, _identity(value.__wrapped__, seen))
+    if callable(value) and (wrapped := getattr(value, "__wrapped__", value)) is not value:
+        return ("wrapped", type(value).__qualname__, _identity(wrapped, seen))
     if dataclasses.is_dataclass(value):
         fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
         return ("dataclass", _identity(type(value), seen), _identity(fields, seen))

@@ -88,7 +88,7 @@ def learning_coefficient(
     if "posterior" not in tree or tree["posterior"].sizes["draw"] < 8:
         raise InputError("too few draws for an estimate: a chain needs at least 8")
     scale = np.asarray(target.scale, float)
-    kept = tree["final_position"]["lost_at_step"].values < 0
+    kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
     if not kept.any():
         raise InputError("every chain was lost: take a smaller step")
     scale = scale[kept, None] if scale.ndim else scale
@@ -100,7 +100,7 @@ def learning_coefficient(
     )
     value, error = float(draws.mean()), mean_error(draws, False)
     worst_rhat, worst_ess = max(rhat(draws), rhat(size)), min(ess(draws), ess(size))
-    half = stats.norm.ppf(0.975) * error
+    half = float(stats.norm.ppf(0.975)) * error
     doubts = _doubts(tree, kept, worst_rhat, worst_ess)
     facts = target.model.truth.get("learning_coefficient")
     (other,) = [name for name in known if name != baseline] or [None]
@@ -115,7 +115,7 @@ def learning_coefficient(
         worst_rhat,
         worst_ess,
         known[baseline],
-        float(tree["sample_stats"]["num_gradients"].values.sum()),
+        float(tree["sample_stats"].to_dataset()["num_gradients"].values.sum()),
         seconds,
         not doubts,
         doubts,
@@ -140,7 +140,7 @@ def _doubts(tree: xr.DataTree, kept: np.ndarray, worst_rhat: float, worst_ess: f
         found.append("the sampler is biased at its step size; the bias is not measured here")
     if law == "none":
         found.append("the dynamics does not target the posterior: this is n beta (E[L] - L*) of its own law")
-    stats_group = tree["sample_stats"]
+    stats_group = tree["sample_stats"].to_dataset()
     if "diverging" in stats_group and (rate := float(stats_group["diverging"].values.mean())) > 1e-3:
         found.append(f"{rate:.2%} of the transitions diverged")
     if tree.attrs["stopped"] != "finished":

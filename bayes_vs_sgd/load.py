@@ -50,7 +50,7 @@ def build_model(module: types.ModuleType, config: Any, data_seed: int = 0) -> Mo
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:
-        raise InputError(f"{path} cannot be built: {user_line(error, Path(path))}") from error
+        raise InputError(f"{path} cannot be built: {user_line(error, Path(path or ''))}") from error
     if not isinstance(model, Model):
         raise InputError(f"build in {path} returned {type(model).__name__}: it must return a bayes_vs_sgd.Model")
     model.facts["path"] = path

@@ -101,7 +101,7 @@ def tree_of(
     num_draws = next(iter(arrays.values())).shape[1]
     steps = (np.arange(first, first + num_draws) + 1) * thinning
     step_time = np.asarray(dynamics.step_time)
-    coordinates = {"draw": np.arange(first, first + num_draws), "step": ("draw", steps)}
+    coordinates: dict[str, Any] = {"draw": np.arange(first, first + num_draws), "step": ("draw", steps)}
     if step_time.ndim == 0:
         coordinates["time"] = ("draw", steps * float(step_time))
     else:
@@ -134,7 +134,9 @@ def assemble(
         tree = xr.DataTree()
         tree.attrs["manifest"] = json.dumps(manifest)
     position = {k: np.asarray(v) for k, v in carry.states.position.items()}
-    final = {k: (("chain", *(f"{k}_dim_{i}" for i in range(v.ndim - 1))), v) for k, v in position.items()}
+    final: dict[str, Any] = {
+        k: (("chain", *(f"{k}_dim_{i}" for i in range(v.ndim - 1))), v) for k, v in position.items()
+    }
     final["lost_at_step"] = ("chain", np.asarray(carry.lost))
     tree["final_position"] = xr.DataTree(xr.Dataset(final, coords={"chain": np.arange(len(final["lost_at_step"][1]))}))
     tree.attrs |= {"stopped": stopped, "num_steps": step, "inference_library": "bayes_vs_sgd"}
@@ -171,7 +173,7 @@ def final_positions(tree: xr.DataTree) -> tuple[dict[str, np.ndarray], np.ndarra
     """Final unconstrained positions, and which chains are not lost."""
     data = tree["final_position"].to_dataset()
     kept = data["lost_at_step"].values < 0
-    return {k: v.values for k, v in data.data_vars.items() if k != "lost_at_step"}, kept
+    return {str(k): v.values for k, v in data.data_vars.items() if k != "lost_at_step"}, kept
 
 
 def _digest(tree: Any) -> str:

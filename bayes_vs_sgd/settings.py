@@ -23,15 +23,15 @@ class Compare:
     """Independent runs of each dynamics."""
     num_steps: int = 2000
     """Steps at first; doubled until the ensemble is stationary."""
-    initial_scale: float = 0.5
-    """Runs start from prior draws times this."""
+    initial_scale: float | None = None
+    """Runs start from prior draws times this; by default the largest of 1, 1/2, 1/4, ... at which plain SGD is stable."""
     objective: Literal["loss", "posterior"] = "loss"
     """What optimisers descend: the loss, or the posterior (with the prior's pull)."""
     inverse_temperature: float | None = None
     """Fixes beta; by default it is fitted on half the seeds, and the other half is tested."""
     observables: tuple[str, ...] = ()
     """Observables that decide, instead of the model's primary ones."""
-    max_seconds: float = 100.0
+    max_seconds: float = 80.0
     """After this wall time, shared by the comparisons, steps are not doubled again."""
 
 

@@ -32,8 +32,12 @@ from .store import Store
 
 BUFFER_DRAWS, BUFFER_BYTES = 1024, 2**26
 """Most draws a segment holds, and most memory for them."""
+CHAINS_PER_DEVICE = 32
+"""Fewer chains than that are not worth another device."""
 START = 2**31 - 1
 """Folded into a chain's key for its start; no step has this number."""
+BLOCK = 64
+"""Chains whose starts are drawn in one call."""
 FIRST_SEGMENT = 10
 """Steps of the first segment, which measures the speed."""
 SEGMENT_SECONDS = 2.0
@@ -109,11 +113,14 @@ def simulate(
 
     store, draws, step = None, [], 0
     start = _check_start(target, initial, num_chains)
-    keys, positions = _places(target, start, num_chains, jnp.asarray(key), jnp.asarray(initial_scale, float))
+    keys, positions = _places(target, start, num_chains, key, initial_scale)
     carry = _start(prepared, target, axes, keys, positions)
     run = partial(_segment, prepared, target, keys, chosen, axes, record_positions)
     settings = {"num_warmup": num_warmup, "thinning": thinning, "num_chains": num_chains, "seed": key}
-    settings |= {"initial": initial if isinstance(initial, str) else f"positions {digest(start)}", "initial_scale": initial_scale}
+    settings |= {
+        "initial": initial if isinstance(initial, str) else f"positions {digest(start)}",
+        "initial_scale": initial_scale,
+    }
     settings |= {"observables": sorted(chosen), "record_positions": record_positions}
     manifest = describe(dynamics, target, settings)
     if folder is not None:
@@ -167,9 +174,10 @@ class _Carry(eqx.Module):
 
 
 def _schedule(num_draws: int | None, num_steps: int | None) -> tuple[int, int, int]:
-    if num_draws is None and num_steps is None:
-        raise InputError("give num_draws or num_steps")
-    num_draws = min(100, num_steps) if num_draws is None else num_draws
+    if num_draws is None:
+        if num_steps is None:
+            raise InputError("give num_draws or num_steps")
+        num_draws = min(100, num_steps)
     num_steps = num_draws if num_steps is None else num_steps
     if num_draws < 1 or num_steps < num_draws:
         raise InputError(f"num_draws is {num_draws} and num_steps {num_steps}: both must be >= 1, draws at most steps")
@@ -229,19 +237,40 @@ def _chain_axes(dynamics: Dynamics, target: Posterior, num_chains: int) -> tuple
     return chains(dynamics, dynamics.batched), chains(target, ("inverse_temperature",))
 
 
+def _places(
+    target: Posterior, start: str | Position, num_chains: int, seed: int, scale: float
+) -> tuple[Array, Position]:
+    """Keys of the chains and where they start; in blocks, so that one compilation serves any number of chains."""
+    words, blocks = [], []
+    for first in range(0, num_chains, BLOCK):
+        block = _block(
+            target, start if isinstance(start, str) else "given", jnp.asarray([seed, first]), jnp.asarray(scale, float)
+        )
+        word, positions = jax.tree.map(np.asarray, block)
+        words.append(word)
+        blocks.append(positions)
+    keys = jax.random.wrap_key_data(jnp.asarray(np.concatenate(words)[:num_chains]))
+    if not isinstance(start, str):
+        return keys, start
+    return keys, jax.tree.map(lambda *parts: jnp.asarray(np.concatenate(parts)[:num_chains]), *blocks)
+
+
 @eqx.filter_jit
-def _places(target, start, num_chains, seed, scale):
-    """Keys of the chains and where they start; the same compilation for every dynamics."""
-    keys = jax.vmap(lambda chain: jax.random.fold_in(jax.random.key(seed), chain))(jnp.arange(num_chains))
+def _block(target, start, seed_and_first, scale):
+    """Key data and positions of BLOCK chains from the first on."""
+    seed, first = seed_and_first
 
     def place(key):
         key = jax.random.fold_in(key, START)
         if start == "prior":
             return jax.tree.map(lambda x: scale * x, target.model.sample_prior(key))
-        noise = target.unflat(scale * jax.random.normal(key, (target.model.num_parameters,)))
-        return jax.tree.map(jnp.add, target.center, noise)
+        if start == "optimum":
+            noise = target.unflat(scale * jax.random.normal(key, (target.model.num_parameters,)))
+            return jax.tree.map(jnp.add, target.center, noise)
+        return {}
 
-    return keys, jax.vmap(place)(keys) if isinstance(start, str) else start
+    keys = jax.vmap(lambda chain: jax.random.fold_in(jax.random.key(seed), chain))(first + jnp.arange(BLOCK))
+    return jax.random.key_data(keys), jax.vmap(place)(keys)
 
 
 @eqx.filter_jit
@@ -266,7 +295,6 @@ def _segment(
     ``slots`` (of the buffer of draws) and ``warm`` are static, the counts are traced. Returns the carry, the buffer
     (slot, chain, ...) and the loss of each chain.
     """
-
     last = chain_axis(keys.shape[0], target.model.num_parameters)
 
     def one_step(dynamics, target, key, carry, step):
@@ -316,7 +344,8 @@ def _segment(
 
 def _split_chains(segment: Callable, axes: tuple[Any, Any], num_chains: int) -> Callable:
     """Run a segment on as many devices as divide the chains; chains never talk to each other."""
-    devices = next(n for n in range(min(jax.device_count(), num_chains), 0, -1) if num_chains % n == 0)
+    most = min(jax.device_count(), num_chains // CHAINS_PER_DEVICE)
+    devices = next((n for n in range(most, 0, -1) if num_chains % n == 0), 1)
     if devices == 1:
         return segment
     mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("chain",))

@@ -65,7 +65,8 @@ class Store:
         from io import BytesIO
 
         buffer = BytesIO()
-        np.savez(buffer, **{f"leaf_{i}": leaf for i, leaf in enumerate(leaves)})
+        arrays: dict[str, Any] = {f"leaf_{i}": leaf for i, leaf in enumerate(leaves)}
+        np.savez(buffer, **arrays)
         kept = self._write(f"state-{step:012d}-{{digest}}.npz", buffer.getvalue())
         if tree is not None:
             self._write(f"draws-{first:08d}-{last:08d}-{{digest}}.nc", bytes(tree.to_netcdf(engine="h5netcdf")))
@@ -77,7 +78,7 @@ class Store:
         """Return the last step whose draws are all stored, with its state; None for a run that has not begun."""
         num_draws = self.segments()[-1][1] if self.segments() else 0
         for name in reversed(self._names(STATE)):
-            step = int(STATE.fullmatch(name)[1])
+            step = int(name.split("-")[1])
             if (step - num_warmup) // thinning <= num_draws:
                 with np.load(self._checked(name)) as archive:
                     return step, [archive[f"leaf_{i}"] for i in range(len(archive.files))]
@@ -85,7 +86,7 @@ class Store:
 
     def segments(self) -> list[tuple[int, int, str]]:
         """First draw, end and name of each segment, in order."""
-        found = sorted((int(m[1]), int(m[2]), m[0]) for m in map(SEGMENT.fullmatch, self._names(SEGMENT)))
+        found = sorted((int(m[1]), int(m[2]), m[0]) for m in map(SEGMENT.fullmatch, self._names(SEGMENT)) if m)
         for (_, end, _), (first, _, name) in zip([(0, 0, ""), *found], found, strict=False):
             if first != end:
                 raise InputError(f"run folder {self.folder} lacks draws {end} to {first} before {name}: it is damaged")

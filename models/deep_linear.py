@@ -2,10 +2,8 @@
 
 import warnings
 from dataclasses import dataclass
-from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -24,7 +22,7 @@ class Config:
     inputs: str = "whitened"  # "whitened" (X'X = n I exactly), "gaussian" or "uniform" (on [-10, 10])
     unseen_inputs: int = 1  # further inputs that are zero in every example
     num_examples: int = 1000
-    noise: float = 2.0  # standard deviation of the observations
+    noise: float = 3.0  # standard deviation of the observations
     noise_free: bool = False  # labels without noise; the likelihood keeps it
     prior_scale: float = 1.0  # standard deviation of every weight's prior
 
@@ -45,7 +43,7 @@ def build(config: Config, key) -> bvs.Model:
         with numpyro.plate("examples", x.shape[0]):
             numpyro.sample("y", dist.Normal(hidden, config.noise).to_event(1), obs=y)
 
-    weights, full_map, x, y, compressed = draw(config, key)
+    weights, full_map, x, y, compressed = draw(config, np.random.default_rng(np.asarray(jax.random.key_data(key))))
     unseen = np.eye(shapes[0][1])[config.widths[0] :]
     return bvs.Model(
         program,
@@ -59,19 +57,17 @@ def build(config: Config, key) -> bvs.Model:
     )
 
 
-@partial(jax.jit, static_argnums=0)
-def draw(config: Config, key):
+def draw(config: Config, rng: np.random.Generator):
     """Teacher, its map, data, and the data's QR factor: x = q r, so |x A - y|^2 = |r A - q' y|^2 + constant."""
-    key_teacher, key_inputs, key_noise = jax.random.split(key, 3)
-    first, *rest = teacher(config, key_teacher)
-    weights = [jnp.pad(first, ((0, 0), (0, config.unseen_inputs))), *rest]
+    first, *rest = teacher(config, rng)
+    weights = [np.pad(first, ((0, 0), (0, config.unseen_inputs))), *rest]
     full_map = weights[0]
     for layer in weights[1:]:
         full_map = layer @ full_map
-    x = jnp.pad(draw_inputs(config, key_inputs), ((0, 0), (0, config.unseen_inputs)))
+    x = np.pad(draw_inputs(config, rng), ((0, 0), (0, config.unseen_inputs)))
     label_noise = 0.0 if config.noise_free else config.noise
-    y = x @ full_map.T + label_noise * jax.random.normal(key_noise, (config.num_examples, config.widths[-1]))
-    q, r = jnp.linalg.qr(x)
+    y = x @ full_map.T + label_noise * rng.normal(size=(config.num_examples, config.widths[-1]))
+    q, r = np.linalg.qr(x)
     return weights, full_map, x, y, {"x": r, "y": q.T @ y}
 
 
@@ -103,45 +99,38 @@ def check(config: Config) -> None:
             )
 
 
-def teacher(config: Config, key) -> list:
+def teacher(config: Config, rng: np.random.Generator) -> list:
     """Balanced layers of the wanted ranks: orthogonal x diagonal x orthogonal, with the excess ranks cancelling.
 
     A layer's excess directions are mapped to, and taken from, hidden directions that its neighbours do not use.
     """
     depth, rank = len(config.widths) - 1, len(config.spectrum)
-    bases = [
-        jnp.linalg.qr(jax.random.normal(k, (w, w)))[0]
-        for k, w in zip(jax.random.split(key, depth + 1), config.widths, strict=True)
-    ]
+    bases = [np.linalg.qr(rng.normal(size=(width, width)))[0] for width in config.widths]
     ranks = config.layer_ranks or (rank,) * depth
     layers, used_below = [], rank
     for layer in range(depth):
         width_in, width_out = config.widths[layer : layer + 2]
-        core = (
-            jnp.zeros((width_out, width_in))
-            .at[jnp.arange(rank), jnp.arange(rank)]
-            .set(jnp.asarray(config.spectrum) ** (1 / depth))
-        )
+        core = np.zeros((width_out, width_in))
+        np.fill_diagonal(core[:rank, :rank], np.asarray(config.spectrum) ** (1 / depth))
         excess = ranks[layer] - rank
         if used_below + excess > width_in:
             raise bvs.InputError(
                 f"layer_ranks {config.layer_ranks}: layers {layer} and {layer + 1} need {used_below + excess} directions of "
                 f"width {width_in}, or their excess would add to the map's rank {rank}"
             )
-        rows, columns = rank + jnp.arange(excess), used_below + jnp.arange(excess)
-        core = core.at[rows, columns].set(1.0)
+        core[rank + np.arange(excess), used_below + np.arange(excess)] = 1.0
         layers.append(bases[layer + 1] @ core @ bases[layer].T)
         used_below = rank + excess
     return layers
 
 
-def draw_inputs(config: Config, key):
+def draw_inputs(config: Config, rng: np.random.Generator):
     """Inputs that the examples do see."""
     shape = (config.num_examples, config.widths[0])
     if config.inputs == "uniform":
-        return jax.random.uniform(key, shape, minval=-10.0, maxval=10.0)
-    x = jax.random.normal(key, shape)
-    return x if config.inputs == "gaussian" else jnp.linalg.qr(x)[0] * jnp.sqrt(config.num_examples)
+        return rng.uniform(-10.0, 10.0, shape)
+    x = rng.normal(size=shape)
+    return x if config.inputs == "gaussian" else np.linalg.qr(x)[0] * np.sqrt(config.num_examples)
 
 
 def truths(config: Config, weights: list) -> dict:

@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from bayes_vs_sgd.cli import run
@@ -16,7 +17,11 @@ TOY = ["--num-seeds", "200", "--num-steps", "40", "--max-seconds", "0"]
 
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path, monkeypatch):
+    """A verb sets the precision of its process; put it back."""
     monkeypatch.chdir(tmp_path)
+    precision = jax.config.read("jax_enable_x64")
+    yield
+    jax.config.update("jax_enable_x64", precision)
 
 
 def fails(capsys, *arguments):
@@ -47,10 +52,23 @@ def test_compare_writes_its_answer(capsys):
 
 
 def test_llc_prints_only_json_on_standard_output(capsys):
-    arguments = ["--num-chains", "4", "--num-draws", "200", "--num-warmup", "20", "--json", "-", "--precision", "float32"]
+    arguments = [
+        "--num-chains",
+        "4",
+        "--num-draws",
+        "200",
+        "--num-warmup",
+        "20",
+        "--json",
+        "-",
+        "--precision",
+        "float32",
+    ]
     assert run(["llc", DLN, *arguments]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert {"value", "standard_error", "interval", "rhat", "ess", "baseline", "trusted", "warnings", "truth"} <= set(answer)
+    assert {"value", "standard_error", "interval", "rhat", "ess", "baseline", "trusted", "warnings", "truth"} <= set(
+        answer
+    )
     assert answer["truth"]["value"] == 4.5
 
 

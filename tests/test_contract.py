@@ -277,7 +277,7 @@ HONOURED = [
     nested_plates,
     examples_last,
     latent_plate,
-    pytest.param(hierarchical, marks=pytest.mark.xfail(strict=True, reason="check_program evaluates a leaked tracer")),
+    hierarchical,
 ]
 
 

@@ -43,7 +43,9 @@ def test_sgd_on_isotropic_regression_matches_at_the_theoretical_temperature(load
 
 
 def test_sgd_on_anisotropic_regression_is_a_mismatch_whatever_the_temperature(load, tmp_path):
-    model = load("linear_regression", covariance=(1.0, 0.5, 0.2, 0.1), inputs="gaussian", isotropic=False, prior_scale=30.0)
+    model = load(
+        "linear_regression", covariance=(1.0, 0.5, 0.2, 0.1), inputs="gaussian", isotropic=False, prior_scale=30.0
+    )
     found = comparison(model, "sgd", tmp_path)
     assert found.verdicts["function"] == "mismatch"
     assert "anisotropy" in found.reason
@@ -77,6 +79,10 @@ def test_excess_loss_is_lambda_for_langevin_and_half_the_trace_for_sgd(load, tmp
     ratio = scale / study.scale
     value, error = (sgd.learning_coefficient[k] * ratio for k in ("value", "standard_error"))
     assert half_trace - 5 * error < value < half_trace * (1 + 0.1) + 5 * error
-    settings = dataclasses.asdict(Compare(inverse_temperature=scale / model.num_examples, initial_scale=1.0, num_steps=8000))
-    langevin = comparison(model, "sgld", tmp_path / "sgld", **{k: v for k, v in settings.items() if k not in ("dynamics", "max_seconds")})
+    settings = dataclasses.asdict(
+        Compare(inverse_temperature=scale / model.num_examples, initial_scale=1.0, num_steps=8000)
+    )
+    langevin = comparison(
+        model, "sgld", tmp_path / "sgld", **{k: v for k, v in settings.items() if k not in ("dynamics", "max_seconds")}
+    )
     assert langevin.learning_coefficient["value"] == pytest.approx(4.5, rel=0.06)

@@ -56,7 +56,9 @@ def test_naive_errors_would_break_that_rate():
 
 
 @pytest.mark.law
-@pytest.mark.parametrize(("shift", "scale", "kind"), [(MARGINS["mean"], 1.0, 0), (0.0, np.exp(MARGINS["log_sd_ratio"]), 1)])
+@pytest.mark.parametrize(
+    ("shift", "scale", "kind"), [(MARGINS["mean"], 1.0, 0), (0.0, np.exp(MARGINS["log_sd_ratio"]), 1)]
+)
 def test_a_difference_at_the_margin_is_rarely_a_match(shift, scale, kind):
     """False matches at the margin are 5 %; up to 7 % are granted."""
     rng = np.random.default_rng(3)

@@ -26,8 +26,18 @@ def test_nuts_agrees_with_gibbs(load, case):
     target = bvs.Posterior(load("deep_linear", **config), beta, localization)
     with jax.enable_x64(True):
         target = bvs.Posterior(load("deep_linear", **config), beta, localization)
-        gibbs = bvs.simulate(target.model.exact_sampler, target, key=1, num_chains=8, num_draws=4000, num_warmup=500, progress=False)
-        nuts = bvs.simulate(bvs.NUTS(target_acceptance_rate=0.9), target, key=2, num_chains=8, num_draws=1000, num_warmup=500, progress=False)
+        gibbs = bvs.simulate(
+            target.model.exact_sampler, target, key=1, num_chains=8, num_draws=4000, num_warmup=500, progress=False
+        )
+        nuts = bvs.simulate(
+            bvs.NUTS(target_acceptance_rate=0.9),
+            target,
+            key=2,
+            num_chains=8,
+            num_draws=1000,
+            num_warmup=500,
+            progress=False,
+        )
     for name in ("loss", "layer_norms", "imbalance", "singular_values"):
         (mean, error), (mean_0, error_0) = chain_mean(nuts, name), chain_mean(gibbs, name)
         z = (mean - mean_0) / np.hypot(error, error_0)

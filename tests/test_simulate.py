@@ -182,7 +182,6 @@ def test_a_run_killed_at_any_moment_is_a_run_never_killed(name, num_kills, tmp_p
     assert states[0].name == states[1].name  # the name carries the digest of all that the next step needs
 
 
-@pytest.mark.xfail(strict=True, reason="Store.open takes a left .partial file for something of the user")
 @pytest.mark.exact
 def test_a_kill_within_the_first_write_is_harmless(target, tmp_path):
     """What it leaves is a temporary file and nothing else: the next run starts."""
@@ -258,7 +257,6 @@ def test_the_folder_of_another_run_is_refused(changes, message, target, stored):
         bvs.simulate(dynamics, target, folder=stored, **({"key": 1} | WANTED | settings | changes))
 
 
-@pytest.mark.xfail(strict=True, reason='the manifest says only "positions"')
 @pytest.mark.exact
 def test_other_initial_positions_are_another_run(target, tmp_path):
     """The manifest holds all that the bits depend on."""
@@ -412,7 +410,6 @@ def test_nuts_compiles_its_warmup_and_its_draws_once(tiny, target, cut, compiled
     assert compiled() == [], "other settings of the tuning, another temperature"
 
 
-@pytest.mark.xfail(strict=True, reason="the file's own jitted functions are made afresh by each load")
 @pytest.mark.exact
 def test_loading_a_file_again_compiles_nothing(tiny, compiled):
     bvs.load_model(MODEL, **SMALL)
@@ -446,7 +443,6 @@ def test_all_chains_lost(target):
     assert tree.attrs["stopped"] == "finished"
 
 
-@pytest.mark.xfail(strict=True, reason="a loss is also looked for where a segment ends within a draw")
 @pytest.mark.exact
 def test_the_step_of_a_loss_does_not_depend_on_the_cuts(target, cut):
     """Like all else: first seen at a multiple of the thinning."""

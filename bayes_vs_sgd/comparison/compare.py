@@ -72,7 +72,7 @@ def is_stationary(tree: xr.DataTree, names: list[str]) -> bool | None:
     num_draws = tree["posterior"].sizes["draw"]
     if tree["posterior"].sizes["chain"] < ENSEMBLE or num_draws < 2:
         return None
-    kept = tree["final_position"]["lost_at_step"].values < 0
+    kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
     changes = []
     for name in names:
         draws = scalar_draws(tree, name)[kept]
@@ -80,10 +80,10 @@ def is_stationary(tree: xr.DataTree, names: list[str]) -> bool | None:
     return all(e.inside for e in changes)
 
 
-def pooled_terms(tree: xr.DataTree, target: Posterior) -> SteinTerms:
-    """Stein terms along grad L of the seeds of an ensemble that are not lost."""
-    positions, kept = final_positions(tree)
-    return stein_terms(target, {k: v[kept] for k, v in positions.items()})
+def ensemble_terms(tree: xr.DataTree, target: Posterior, chosen: dict[str, Observable]) -> dict[str, SteinTerms]:
+    """Stein terms of all seeds of an ensemble at the end, along grad L and along the modes among some observables."""
+    modes = {k: v for k, v in chosen.items() if v.mode} if target.model.optimum is not None else {}
+    return stein_terms(target, final_positions(tree)[0], modes)
 
 
 def compare(
@@ -126,22 +126,24 @@ def compare(
     manifest = json.loads(tree.attrs["manifest"])
     chosen = primary(target, primary_observables)
     judged = quality(reference, json.loads(reference.attrs["manifest"])["dynamics"]["name"], list(chosen))
-    positions, kept = final_positions(tree)
+    _, kept = final_positions(tree)
     lost = int((~kept).sum())
     ensemble = kept.size >= ENSEMBLE
     tested = np.flatnonzero(kept)[seeds]
     effects: list[Effect] = []
-    terms: dict[str, SteinTerms] = {}
     if len(tested) >= 2 and judged.ess_min > 0:
-        final = {k: v[tested] for k, v in positions.items()}
+        terms = ensemble_terms(tree, target, chosen) if ensemble else {}
         for label, item in chosen.items():
             draws = scalar_draws(tree, label)[tested]
             sample = Sample(draws[:, -1:] if ensemble else draws, ensemble)
             effects += location_and_scale(label, str(item.group), sample, Sample(scalar_draws(reference, label), False))
-            if item.mode and ensemble and target.model.optimum is not None:
-                terms[label] = stein_terms(target, final, item)
-                effects.append(log_temperature(label, str(item.group), terms[label], float(target.scale)))
-    groups = rules.verdicts(effects) if effects else dict.fromkeys(rules.GROUPS, rules.NO_VERDICT)
+            if label in terms and item.mode:
+                effects.append(
+                    log_temperature(label, str(item.group), terms[label].subset(tested), float(target.scale))
+                )
+    groups: dict[str, str | None] = dict.fromkeys(rules.GROUPS, rules.NO_VERDICT)
+    if effects:
+        groups = rules.verdicts(effects)
     verdict, why = rules.overall(groups), ""
     if effects:
         why = rules.reason(effects, groups, verdict, len(tested))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 from scipy import stats
 
 MARGINS = {"mean": 0.2, "median": 0.2, "log_sd_ratio": 0.1, "log_mad_ratio": 0.1, "log_temperature": 0.2}
@@ -33,7 +33,7 @@ class Effect:
     @property
     def interval(self) -> tuple[float, float]:
         """Two one-sided 5 % tests are this interval."""
-        half = stats.norm.ppf(1 - LEVEL) * self.standard_error
+        half = float(stats.norm.ppf(1 - LEVEL)) * self.standard_error
         return self.value - half, self.value + half
 
     @property
@@ -75,7 +75,7 @@ def mean_error(psi: np.ndarray, independent: bool) -> float:
         return float(psi.std(ddof=1) / np.sqrt(psi.size))
     if np.ptp(psi) == 0:
         return 0.0
-    return float(array_stats.mcse(psi, chain_axis=0, draw_axis=1, method="mean"))
+    return float(np.asarray(array_stats.mcse(psi, chain_axis=0, draw_axis=1, method="mean")))
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Sample:
 
     def kurtosis(self) -> float:
         """Fourth standardised moment (3 for a normal law)."""
-        return float(stats.kurtosis(self.values, axis=None, fisher=False)) if np.ptp(self.values) > 0 else 0.0
+        return float(stats.kurtosis(self.values.ravel(), fisher=False)) if np.ptp(self.values) > 0 else 0.0
 
     def _density(self, point: float) -> float:
         """Density by the share of draws within a band that holds about a fifth of the central half."""

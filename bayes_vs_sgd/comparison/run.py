@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
 
@@ -16,7 +17,7 @@ from ..model import Model
 from ..posterior import Posterior
 from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
-from .compare import Comparison, compare, is_stationary, pooled_terms, primary
+from .compare import Comparison, compare, ensemble_terms, is_stationary, primary
 from .temperature import reference_scale
 
 MOMENTUM = 0.9
@@ -45,6 +46,9 @@ class Study:
         for name in settings.dynamics:
             if name not in KNOWN_DYNAMICS:
                 raise InputError(f"unknown dynamics {name!r}: {nearest(name, KNOWN_DYNAMICS)}")
+        for setting in ("num_seeds", "num_steps"):
+            if getattr(settings, setting) < 2:
+                raise InputError(f"{setting} is {getattr(settings, setting)}: it must be at least 2")
         self.model, self.settings, self.seed, self.progress = model, settings, seed, progress
         self.folder = folder
         self.observables = sorted({"loss", *primary(Posterior(model), list(settings.observables) or None)})
@@ -80,7 +84,7 @@ class Study:
             return SGD(rate, batch, objective=objective)
         sharpness = float(hessian_eigenvalues(self.model, self.minimum.position)[-1])
         scale = self.scale
-        return SGLD(float(f"{0.1 / (scale * sharpness):.3g}"), batch_size=None)
+        return SGLD(float(f"{0.05 / (scale * sharpness):.3g}"), batch_size=None)
 
     @cached_property
     def scale(self) -> float:
@@ -95,13 +99,27 @@ class Study:
             )
         return found
 
+    @cached_property
+    def initial_scale(self) -> float:
+        """Largest of 1, 1/2, 1/4, ... at which plain SGD is stable (learning rate x sharpness < 1) at 32 starting points."""
+        if self.settings.initial_scale is not None:
+            return self.settings.initial_scale
+        draws = [self.model.sample_prior(jax.random.key(seed)) for seed in range(32)]
+        for scale in 0.5 ** np.arange(8):
+            starts = [jax.tree.map(lambda x, s=scale: s * x, draw) for draw in draws]
+            if all(self.learning_rate * hessian_eigenvalues(self.model, start)[-1] < 1 for start in starts):
+                return float(scale)
+        raise InputError(
+            "plain SGD is unstable at any scale of the prior: give --initial-scale, or a smaller --learning-rate"
+        )
+
     def target(self, scale: float) -> Posterior:
         """Tempered posterior at n beta."""
         return Posterior(self.model, scale / self.model.num_examples)
 
     def reference(self, scale: float, name: str) -> xr.DataTree:
         """Draws of the tempered posterior: exact sampler where the model has one, grid up to two parameters, else NUTS."""
-        shared: dict[str, Any] = {"observables": self.observables, "folder": self._folder(f"reference-{name}")}
+        shared: dict[str, Any] = {"observables": self.observables, "folder": self._folder(f"reference-{scale:.6g}")}
         shared |= {"progress": self.progress, "title": f"reference for {name}", "key": self.seed + 1}
         if self.model.exact_sampler is not None:
             dynamics, lengths = self.model.exact_sampler, {"num_chains": 16, "num_draws": 1000, "num_warmup": 200}
@@ -123,7 +141,7 @@ class Study:
                 num_chains=self.settings.num_seeds,
                 num_steps=num_steps,
                 num_draws=num_steps // every,
-                initial_scale=self.settings.initial_scale,
+                initial_scale=self.initial_scale,
                 observables=self.observables,
                 folder=self._folder(name),
                 progress=self.progress,
@@ -140,7 +158,9 @@ class Study:
         target = self.target(self.scale)
         tree = self.ensemble(name, dynamics, target, deadline)
         theory = reference_scale(dynamics, target, self.minimum.position)
-        terms, seeds = pooled_terms(tree, target), slice(None)
+        chosen = primary(target, list(self.settings.observables) or None)
+        kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
+        terms, seeds = ensemble_terms(tree, target, chosen)["loss"].subset(kept), slice(None)
         used, fitted = self.scale, terms.scale()[0]
         fitted = fitted if np.isfinite(fitted) else None
         if dynamics.law == "none" and self.settings.inverse_temperature is None:
@@ -164,10 +184,13 @@ class Study:
 
     def run(self, report: Callable[[Comparison], None] = lambda _: None) -> Iterator[Comparison]:
         """Yield the comparisons one by one."""
+        target = self.target(self.scale)
+        for name in self.settings.dynamics:
+            self.dynamics(name).prepare(target)
         started = time.monotonic()
-        share = self.settings.max_seconds / len(self.settings.dynamics)
+        share = self.settings.max_seconds / (len(self.settings.dynamics) + 1)
         for index, name in enumerate(self.settings.dynamics):
-            comparison = self.compare(name, started + (index + 1) * share)
+            comparison = self.compare(name, started + (index + 2) * share)
             report(comparison)
             yield comparison
 

@@ -8,8 +8,9 @@ so every g has its own estimate of n beta, and they agree only if the law is tem
 directions; ``g = (phi - c) grad phi`` measures along an observable phi with value c at the optimum.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -23,7 +24,7 @@ from ..dynamics.base import Dynamics
 from ..dynamics.gradients import Shuffled
 from ..dynamics.optimizers import Optimizer
 from ..model import Position
-from ..observables import Observable
+from ..observables import HashableDict, Observable
 from ..posterior import Posterior
 
 EXACT_TRACE = 256
@@ -48,8 +49,10 @@ class SteinTerms:
         return SteinTerms(self.prior[rows], self.loss[rows])
 
 
-def stein_terms(target: Posterior, positions: dict[str, np.ndarray], phi: Observable | None = None) -> SteinTerms:
-    """Stein terms of an ensemble along an observable, or along grad L if it is None.
+def stein_terms(
+    target: Posterior, positions: dict[str, np.ndarray], modes: Mapping[str, Observable] | None = None
+) -> dict[str, SteinTerms]:
+    """Stein terms of an ensemble along grad L (under the name "loss") and along some observables.
 
     Parameters
     ----------
@@ -57,34 +60,36 @@ def stein_terms(target: Posterior, positions: dict[str, np.ndarray], phi: Observ
         Model, prior and localisation; its inverse temperature does not matter.
     positions
         Unconstrained positions with a leading axis of independent seeds.
-    phi
-        A scalar observable of group "function".
+    modes
+        Scalar observables with a value at the model's optimum.
     """
-    prior, loss = _stein_terms(target, jax.tree.map(jnp.asarray, positions), phi)
-    return SteinTerms(np.asarray(prior, float), np.asarray(loss, float))
+    found = _stein_terms(target, jax.tree.map(jnp.asarray, positions), HashableDict(modes or {}))
+    return {name: SteinTerms(*(np.asarray(x, float) for x in pair)) for name, pair in found.items()}
 
 
 @eqx.filter_jit
-def _stein_terms(target: Posterior, positions: Position, phi: Observable | None) -> tuple[Array, Array]:
+def _stein_terms(target: Posterior, positions: Position, modes: HashableDict) -> dict[str, tuple[Array, Array]]:
     model = target.model
 
-    def along_loss(vector):
+    def loss(vector):
         return model.loss(target.unflat(vector))
 
-    def observed(vector):
+    def observed(phi, vector):
         return phi(model, model.constrain(target.unflat(vector)))
-
-    center = 0.0 if phi is None else observed(target.flat(model.unconstrain(model.optimum)))
 
     def terms(position):
         vector = target.flat(position)
-        grad_loss = jax.grad(along_loss)(vector)
+        grad_loss = jax.grad(loss)(vector)
         grad_prior = jax.grad(lambda v: target.log_regularizer(target.unflat(v)))(vector)
-        if phi is None:
-            return _trace(along_loss, vector) + grad_loss @ grad_prior, grad_loss @ grad_loss
-        gap, slope = observed(vector) - center, jax.grad(observed)(vector)
-        divergence = slope @ slope + gap * _trace(observed, vector)
-        return divergence + gap * slope @ grad_prior, gap * slope @ grad_loss
+        found = {"loss": (_trace(loss, vector) + grad_loss @ grad_prior, grad_loss @ grad_loss)}
+        for name, phi in modes.items():
+            assert model.optimum is not None  # modes are measured from the optimum
+            along = partial(observed, phi)
+            gap = along(vector) - along(target.flat(model.unconstrain(model.optimum)))
+            slope = jax.grad(along)(vector)
+            divergence = slope @ slope + gap * _trace(along, vector)
+            found[name] = (divergence + gap * slope @ grad_prior, gap * slope @ grad_loss)
+        return found
 
     return jax.lax.map(terms, positions, batch_size=256)
 

@@ -1,5 +1,6 @@
 """Exact block Gibbs sampling of deep linear networks, with gauge moves between the layers."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -106,11 +107,13 @@ class LinearNetworkGibbs(Dynamics):
     def _matrices(self, position: Position) -> list[Array]:
         return [jnp.atleast_2d(position[name]) for name in self.layers]
 
-    def _centers(self, target: Posterior) -> list[Array | float]:
+    def _centers(self, target: Posterior) -> Sequence[Array | float]:
         return [0.0] * len(self.layers) if target.center is None else self._matrices(target.center)
 
     def _conditional(self, target: Posterior, weights: list[Array], layer: int) -> tuple[Array, Array, Array, Array]:
         """Mean and scale of a layer in the eigenbases of A'A (left) and ZZ' (right), and those bases."""
+        assert self.second_moment is not None  # by prepare
+        assert self.cross_moment is not None
         below, above = jnp.eye(weights[0].shape[1]), jnp.eye(weights[-1].shape[0])
         for matrix in weights[:layer]:
             below = matrix @ below

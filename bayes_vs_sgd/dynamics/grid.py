@@ -60,25 +60,29 @@ class Grid(Dynamics):
             lambda points, t: jax.lax.map(lambda x: t.log_density(t.unflat(x)), points, batch_size=4096)
         )
         per_axis = round(self.num_points ** (1 / dimension))
-        for _ in range(3):
+
+        def tabulate(lower, upper):
             width = (upper - lower) / per_axis
             axes = [lower[i] + width[i] * (np.arange(per_axis) + 0.5) for i in range(dimension)]
             points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dimension)
             values = np.asarray(log_density(jnp.asarray(points, float), target), float)
-            values = np.where(np.isfinite(values), values, -np.inf)
+            return width, points, np.where(np.isfinite(values), values, -np.inf)
+
+        for _ in range(2):
+            width, points, values = tabulate(lower, upper)
             kept = points[values > values.max() - NEGLIGIBLE]
-            lower_now, upper_now = lower, upper
             lower = np.maximum(lower, kept.min(axis=0) - 2 * width)
             upper = np.minimum(upper, kept.max(axis=0) + 2 * width)
+        width, _, values = tabulate(lower, upper)
         probabilities = np.exp(values - values.max())
         occupied = probabilities.sum() ** 2 / (probabilities**2).sum()
         if occupied < 50**dimension:
             raise InputError(
-                f"the density fills only {occupied:.0f} of {len(values)} cells of the grid between {lower_now} and "
-                f"{upper_now}: give Grid more num_points than {self.num_points}, or lower the inverse temperature"
+                f"the density fills only {occupied:.0f} of {len(values)} cells of the grid between {lower} and "
+                f"{upper}: give Grid more num_points than {self.num_points}, or lower the inverse temperature"
             )
         cumulative = jnp.asarray(np.cumsum(probabilities) / probabilities.sum(), float)
-        leaves = (cumulative, jnp.asarray(lower_now, float), jnp.asarray(width, float))
+        leaves = (cumulative, jnp.asarray(lower, float), jnp.asarray(width, float))
         where = lambda s: (s.cumulative, s.lower, s.width)  # noqa: E731
         return eqx.tree_at(where, self, leaves, is_leaf=lambda x: x is None)
 
@@ -89,6 +93,9 @@ class Grid(Dynamics):
     def step(self, target: Posterior, key: Array, state: GridState) -> tuple[GridState, Info]:
         """One independent draw."""
         key_cell, key_within = jax.random.split(key)
+        assert self.cumulative is not None  # by prepare
+        assert self.lower is not None
+        assert self.width is not None
         cell = jnp.searchsorted(self.cumulative, jax.random.uniform(key_cell))
         dimension = self.lower.shape[0]
         per_axis = round(self.cumulative.shape[0] ** (1 / dimension))

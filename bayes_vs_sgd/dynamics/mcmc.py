@@ -1,7 +1,7 @@
 """Markov chain Monte Carlo on BlackJAX: NUTS with window adaptation, and any BlackJAX algorithm."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -32,7 +32,7 @@ class NUTSState(NamedTuple):
     @property
     def position(self) -> Position:
         """Unconstrained position."""
-        return self.hamiltonian.position
+        return cast(Position, self.hamiltonian.position)
 
 
 class NUTS(Dynamics):
@@ -78,7 +78,7 @@ class NUTS(Dynamics):
         """Start untuned."""
         mass_init, _, _ = mass_matrix_adaptation(not self.dense)
         mass_memory = mass_init(target.model.num_parameters)
-        step_init, _, _ = dual_averaging_adaptation(self.target_acceptance_rate)
+        step_init, _, _ = self._step_size_adaptation()
         state = hmc.init(position, target.log_density)
         tuned = (self.step_size, mass_memory.inverse_mass_matrix)
         return NUTSState(state, *tuned, step_init(self.step_size), mass_memory)
@@ -89,11 +89,11 @@ class NUTS(Dynamics):
             key,
             state.hamiltonian,
             target.log_density,
-            state.step_size,
+            cast(float, state.step_size),
             state.inverse_mass_matrix,
             self.max_num_doublings,
         )
-        return state._replace(hamiltonian=hamiltonian), {
+        kept = {
             "num_gradients": info.num_integration_steps * float(target.model.num_rows),
             "diverging": info.is_divergent,
             "acceptance_rate": info.acceptance_rate,
@@ -101,6 +101,10 @@ class NUTS(Dynamics):
             "n_steps": info.num_integration_steps,
             "reached_max_treedepth": info.num_trajectory_expansions >= self.max_num_doublings,
         }
+        return state._replace(hamiltonian=hamiltonian), {k: jnp.asarray(v) for k, v in kept.items()}
+
+    def _step_size_adaptation(self):
+        return dual_averaging_adaptation(cast(float, self.target_acceptance_rate))  # an array scalar does too
 
     def warmup_schedule(self, num_warmup: int) -> Array:
         """Columns: slow window, last of a slow window, last of all."""
@@ -112,7 +116,7 @@ class NUTS(Dynamics):
         state, info = self.step(target, key, state)
         slow, window_ends, last = stage
         _, mass_update, mass_final = mass_matrix_adaptation(not self.dense)
-        step_init, step_update, step_final = dual_averaging_adaptation(self.target_acceptance_rate)
+        step_init, step_update, step_final = self._step_size_adaptation()
         step_memory = step_update(state.step_memory, info["acceptance_rate"])
         mass_memory = jax.lax.cond(slow, lambda m: mass_update(m, state.position), lambda m: m, state.mass_memory)
         step_memory, mass_memory = jax.lax.cond(

@@ -5,7 +5,7 @@ targets a law: whether it samples one is what this library measures.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -90,7 +90,7 @@ class Optimizer(Dynamics):
         rows, epoch = self.gradient.draw(num_examples, key, state.epoch)
         gradient = objective_gradient(target, state.position, rows, self.objective)
         updates, memory = self._transformation().update(gradient, state.memory, state.position)
-        position = optax.apply_updates(state.position, updates)
+        position = cast(Position, optax.apply_updates(state.position, updates))
         info = {"num_gradients": jnp.asarray(float(self.gradient.rows(num_examples)))}
         return OptimizerState(position, memory, epoch), info
 

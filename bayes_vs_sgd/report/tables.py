@@ -3,75 +3,81 @@
 from collections.abc import Sequence
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from ..comparison.compare import Comparison
+from ..comparison.effects import Effect
 from ..learning_coefficient import LearningCoefficient
+from ..observables import GROUPS
 from ..posterior import Posterior
 
 COLOURS = {"match": "green", "mismatch": "red"}
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Group:
-    """Verdicts of all dynamics, then every effect with its interval and margin."""
-    verdicts = Table(title="Is its law the tempered posterior?", title_justify="left", pad_edge=False)
-    for column in (
-        "dynamics",
-        "function",
-        "geometry",
-        "off the data",
-        "steps",
-        "beta theory",
-        "beta used",
-        "n beta0 (E[L] - L*)",
-    ):
-        verdicts.add_column(column, justify="right" if column not in ("dynamics",) else "left")
-    for c in comparisons:
-        cells = [coloured(c.verdicts.get(g)) for g in ("function", "geometry", "off_data")]
-        steps = f"{c.num_steps:,}" + ("" if c.stationary else " (not stationary)" if c.stationary is False else "")
-        beta, llc = c.inverse_temperature, c.learning_coefficient
-        verdicts.add_row(
-            c.dynamics,
-            *cells,
-            steps,
-            number(beta["theory"]),
-            number(beta["used"]),
-            f"{number(llc['value'])} ± {number(llc['standard_error'], 2)}",
-        )
-    effects = Table(title="\nEffects, with 90 % intervals", title_justify="left", pad_edge=False)
-    for column in ("dynamics", "group", "observable", "kind", "effect", "interval", "margin", ""):
-        effects.add_column(column, justify="right" if column in ("effect", "interval", "margin") else "left")
+    """Every effect with its interval and margin, then the verdicts of all dynamics."""
+    effects = Table(title="Effects and their 90 % intervals", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("dynamics", "observable", "effect", "", "margin", ""):
+        effects.add_column(column, justify="right" if column == "margin" else "left", no_wrap=True)
     for c in comparisons:
         for index, e in enumerate(c.effects):
             low, high = e.interval
-            effects.add_row(
-                c.dynamics if index == 0 else "",
-                e.group,
-                e.observable,
-                e.kind,
-                f"{e.value:+.3f}",
-                f"{low:+.3f} .. {high:+.3f}",
-                f"{e.margin:g}",
-                Text("inside", "green")
-                if e.inside
-                else Text("outside" if min(abs(low), abs(high)) > e.margin and low * high > 0 else "open", "red"),
-                end_section=index == len(c.effects) - 1,
-            )
-    return Group(effects, Text(), verdicts, Text(legend(comparisons)))
+            name = c.dynamics if index == 0 else ""
+            span = f"{e.value:+.2f} [{low:+.2f}, {high:+.2f}]"
+            last = index == len(c.effects) - 1
+            effects.add_row(name, e.observable, KINDS[e.kind], span, f"{e.margin:g}", place(e), end_section=last)
+    title = "Is its law the tempered posterior?"
+    verdicts = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("dynamics", "function", "geometry", "off data", "steps", "beta", "theory", "excess loss"):
+        verdicts.add_column(column, justify="left" if column in ("dynamics", *GROUPS) else "right", no_wrap=True)
+    for c in comparisons:
+        cells = [coloured(c.verdicts.get(g)) for g in GROUPS]
+        steps = f"{c.num_steps:,}" + ("*" if c.stationary is False else "")
+        beta, excess = c.inverse_temperature, c.learning_coefficient
+        numbers = (number(beta["used"]), number(beta["theory"]))
+        loss = f"{number(excess['value'])} ± {number(excess['standard_error'], 1)}"
+        verdicts.add_row(c.dynamics, *cells, steps, *numbers, loss)
+    return Group(effects, verdicts, Text(legend(comparisons)))
+
+
+def place(effect: Effect) -> Text:
+    """Where an effect's interval lies: inside its margin, outside it, or across it."""
+    low, high = effect.interval
+    if effect.inside:
+        return Text("inside", "green")
+    return Text("outside", "red") if low > effect.margin or high < -effect.margin else Text("open", "yellow")
+
+
+KINDS = {
+    "mean": "mean, in sd",
+    "median": "median, in sd",
+    "log_sd_ratio": "log sd ratio",
+    "log_mad_ratio": "log spread ratio",
+    "log_temperature": "log temperature",
+}
 
 
 def legend(comparisons: Sequence[Comparison]) -> str:
     """What the numbers mean, and what they rest on."""
     first = comparisons[0]
     references = [c.reference for c in comparisons]
-    return (
-        f"{first.initial['kind']} times {first.initial['scale']:g} as the start; optimisers descend the "
-        f"{next((c.objective for c in comparisons if c.objective), 'loss')}. Effects: difference in reference sd, or logarithm of the ratio.\n"
-        f"References: {references[0].dynamics}, {references[0].num_chains} chains, R-hat at most "
-        f"{max(r.rhat_max for r in references):.3f}, ESS at least {min(r.ess_min for r in references):,.0f}."
-    )
+    names = ", ".join(sorted({r.dynamics for r in references}))
+    start = first.initial
+    objective = next((c.objective for c in comparisons if c.objective), "loss")
+    worst, least = max(r.rhat_max for r in references), min(r.ess_min for r in references)
+    lines = [
+        f"Up to {max(c.num_seeds for c in comparisons):,} seeds a test, from {start['kind']} draws times {start['scale']:g}; "
+        f"optimisers descend the {objective}.",
+        "beta: of the posterior that the law is compared with; fitted on half the seeds for dynamics without a target.",
+        f"excess loss: n beta0 (E[L] - L*) at n beta0 = {number(first.learning_coefficient.get('n_beta'))}; lambda under Bayes.",
+        f"References: {names}, {references[0].num_chains} chains, R-hat at most {worst:.3f}, ESS at least {least:,.0f}.",
+    ]
+    if any(c.stationary is False for c in comparisons):
+        lines.append("* not yet stationary: the verdict is about the law at this step.")
+    return "\n".join(lines)
 
 
 def llc_table(found: LearningCoefficient, dynamics: str, target: Posterior) -> Group:

@@ -101,4 +101,4 @@ def hessian_eigenvalues(singular_values: Sequence[float], depth: int) -> np.ndar
     """
     s = np.asarray(singular_values, float)
     powers = [np.outer(s ** (2 * (depth - 1 - i) / depth), s ** (2 * i / depth)) for i in range(depth)]
-    return np.sort(sum(powers).ravel())[::-1]
+    return np.sort(sum(powers, np.zeros((s.size, s.size))).ravel())[::-1]
