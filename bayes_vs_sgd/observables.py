@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .errors import InputError, nearest
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 GROUPS = ("function", "geometry", "off_data")
 NUM_PROBES = 4
+COSTLY = "hessian_coordinates"
+"""Recorded only where asked for by name: it costs an eigendecomposition a draw."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,10 @@ def available(model: "Model") -> dict[str, Observable]:
     found = {"loss": _loss, "squared_norm": _squared_norm, "prediction_seen": _prediction_seen}
     if model.optimum is not None:
         found["distance"] = _distance
+        found[COSTLY] = _hessian_coordinates
     if model.probes is not None:
         found["prediction_unseen"] = _prediction_unseen
+        found["predictions_unseen"] = _predictions_unseen
     own_groups = {item.group for item in model.observables.values() if item.primary}
     for name, item in found.items():
         if name != "loss" and item.group in own_groups:
@@ -96,7 +102,7 @@ def select(model: "Model", names: list[str] | tuple[str, ...] | None) -> Hashabl
     for name in names or ():
         if name not in known:
             raise InputError(f"unknown observable {name!r}: {nearest(name, known)}")
-    return HashableDict(known if names is None else {name: known[name] for name in names})
+    return HashableDict({name: known[name] for name in (names or sorted(known.keys() - {COSTLY}))})
 
 
 @observable("function", primary=True)
@@ -123,6 +129,20 @@ def _prediction_seen(model, values):
 @observable("off_data", primary=True)
 def _prediction_unseen(model, values):
     return _stack(model.predictions(model.unconstrain(values), model.probes)).ravel()[0]
+
+
+@observable("off_data")
+def _predictions_unseen(model, values):
+    return _stack(model.predictions(model.unconstrain(values), model.probes))
+
+
+@observable("function")
+def _hessian_coordinates(model, values):
+    """Displacement from the optimum along the eigenvectors of the Hessian of L there, sharpest first."""
+    optimum, unflat = ravel_pytree(model.unconstrain(model.optimum))
+    hessian = jax.jacfwd(jax.grad(lambda vector: model.loss(unflat(vector))))(optimum)
+    _, vectors = jnp.linalg.eigh(hessian)
+    return (ravel_pytree(model.unconstrain(values))[0] - optimum) @ vectors[:, ::-1]
 
 
 def _stack(predictions: Mapping[str, Array]) -> Array:

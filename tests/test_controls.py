@@ -27,25 +27,23 @@ def test_full_batch_langevin_dynamics_matches(load, tmp_path):
 
 def test_sgd_on_isotropic_regression_matches_at_the_theoretical_temperature(load, tmp_path):
     """Exact for Hadamard data: T = T0 / (1 - eta h (1 + (d - 1)/B)/2), from the fourth moment E[xx'Sxx'] = tr(S) xx'."""
-    model = load("linear_regression", isotropic=True, prior_scale=30.0)
+    model = load("linear_regression", isotropic=True, covariance=(1.0,) * 4, num_examples=256, prior_scale=30.0)
     study = bvs.Study(model, Compare())
     target, batch = study.target(study.scale), study.settings.batch_size
     curvature = 0.1 / study.learning_rate
     factor = 1 - study.learning_rate * curvature * (1 + (model.num_parameters - 1) / batch) / 2
     beta = study.scale * factor / model.num_examples
-    found = comparison(model, "sgd", tmp_path, inverse_temperature=beta)
+    found = comparison(model, "sgd", tmp_path / "theory", inverse_temperature=beta, num_seeds=8000)
     assert found.stationary
     assert found.verdict == "match", found.reason
-    fitted = comparison(model, "sgd", tmp_path / "fitted")
+    fitted = comparison(model, "sgd", tmp_path / "fitted", num_seeds=8000)
     assert fitted.verdict == "match", fitted.reason
     assert fitted.inverse_temperature["used"] == pytest.approx(beta, rel=0.1)
     assert target.model is model
 
 
 def test_sgd_on_anisotropic_regression_is_a_mismatch_whatever_the_temperature(load, tmp_path):
-    model = load(
-        "linear_regression", covariance=(1.0, 0.5, 0.2, 0.1), inputs="gaussian", isotropic=False, prior_scale=30.0
-    )
+    model = load("linear_regression", covariance=(1.0, 0.5, 0.2, 0.1), inputs="gaussian", prior_scale=30.0)
     found = comparison(model, "sgd", tmp_path)
     assert found.verdicts["function"] == "mismatch"
     assert "anisotropy" in found.reason

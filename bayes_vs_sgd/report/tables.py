@@ -97,10 +97,8 @@ def llc_table(found: LearningCoefficient, dynamics: str, target: Posterior) -> G
         table.add_row(
             "with the other baseline", f"{found.other_baseline['estimate']:.4g}: {found.other_baseline['source']}"
         )
-    table.add_row(
-        "target",
-        f"beta {float(np.mean(target.inverse_temperature)):.4g}, n beta {float(np.mean(target.scale)):.4g}, localization {float(target.localization):g}",
-    )
+    beta, scale = float(np.mean(target.inverse_temperature)), float(np.mean(target.scale))
+    table.add_row("target", f"beta {beta:.4g}, n beta {scale:.4g}, localization {float(target.localization):g}")
     table.add_row(
         "sampler",
         f"{dynamics}: R-hat {found.rhat:.3f}, ESS {found.ess:,.0f}, {found.num_gradients:,.3g} example gradients",
