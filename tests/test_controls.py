@@ -1,7 +1,5 @@
 """The controls that a comparison must classify: where SGD is Bayesian and where it is not."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -12,9 +10,10 @@ from bayes_vs_sgd.settings import Compare
 pytestmark = [pytest.mark.law, pytest.mark.slow]
 
 
-def comparison(model, name, tmp_path, seed=0, **settings):
-    settings = Compare(dynamics=(name,), max_seconds=300.0, **settings)
-    return bvs.Study(model, settings, seed, tmp_path, progress=False).compare(name, float("inf"))
+def comparison(model, name, tmp_path, deadline=float("inf"), **settings):
+    """Double the steps until stationary, or not at all with a deadline of 0."""
+    settings = Compare(dynamics=(name,), **settings)
+    return bvs.Study(model, settings, 0, tmp_path, progress=False).compare(name, deadline)
 
 
 def test_full_batch_langevin_dynamics_matches(load, tmp_path):
@@ -66,21 +65,21 @@ def test_gradient_descent_from_a_narrow_start_is_not_the_posterior_on_the_fibre(
 
 
 def test_excess_loss_is_lambda_for_langevin_and_half_the_trace_for_sgd(load, tmp_path):
-    """At T0 = eta s^2 / 2B: SGD to leading order (n beta0 eta / 4B) tr C, and tr C = tr H where the model is right."""
+    """At T0 = eta s^2 / 2B: SGD to leading order (n beta0 eta / 4B) tr C, and tr C = tr H where the model is right.
+
+    At eta x sharpness = .1 the finite step adds up to 1/(1 - .1 (1 + (d + 1)/B)/2) - 1 = 7 % at d = 3. Langevin's own
+    step adds 2.5 %, three standard errors are 3.3 %.
+    """
     model = load("deep_linear", noise=1.0, spectrum=(2.0, 1.0, 0.4))
     study = bvs.Study(model, Compare())
     scale = 2 * study.settings.batch_size / study.learning_rate
     gradients = np.asarray(example_gradients(model, study.minimum.position), float)
     half_trace = np.sum((gradients - gradients.mean(axis=0)) ** 2) / len(gradients) / 2
     assert half_trace == pytest.approx(10.2, rel=0.1)
-    sgd = comparison(model, "sgd", tmp_path / "sgd")
+    sgd = comparison(model, "sgd", tmp_path / "sgd", deadline=0.0, num_steps=4000)
     ratio = scale / study.scale
     value, error = (sgd.learning_coefficient[k] * ratio for k in ("value", "standard_error"))
     assert half_trace - 5 * error < value < half_trace * (1 + 0.1) + 5 * error
-    settings = dataclasses.asdict(
-        Compare(inverse_temperature=scale / model.num_examples, initial_scale=1.0, num_steps=8000)
-    )
-    langevin = comparison(
-        model, "sgld", tmp_path / "sgld", **{k: v for k, v in settings.items() if k not in ("dynamics", "max_seconds")}
-    )
+    hot = {"inverse_temperature": scale / model.num_examples, "initial_scale": 1.0, "num_steps": 8000}
+    langevin = comparison(model, "sgld", tmp_path / "sgld", deadline=0.0, **hot)
     assert langevin.learning_coefficient["value"] == pytest.approx(4.5, rel=0.06)
