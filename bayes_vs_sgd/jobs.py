@@ -28,6 +28,8 @@ from .simulate import simulate
 from .store import write_file
 
 SETTINGS = {"compare": Compare, "llc": LLC}
+TABLE_WIDTH = 100
+"""Narrower terminals wrap lines rather than lose columns."""
 
 
 def run_verb(verb: str, arguments: list[str]) -> int:
@@ -51,6 +53,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     model = build_model(module, config, run.data_seed)
     folder = run_folder(verb, run, settings, model)
     console = Console(stderr=run.json == "-")
+    console.width = max(console.width, TABLE_WIDTH)
     content = {"compare": compare_verb, "llc": llc_verb}[verb](model, settings, run, folder, console)
     write_file(folder / f"{verb}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     write_json(content, run.json)

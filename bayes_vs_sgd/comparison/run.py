@@ -167,7 +167,9 @@ class Study:
             fitted = terms.subset(slice(0, None, 2)).scale()[0]
             used, seeds = float(f"{fitted:.4g}"), slice(1, None, 2)
         if not used > 0:
-            raise InputError(f"{name}: no inverse temperature fits ({used:.3g}); give --inverse-temperature")
+            raise InputError(
+                f"{name}: no positive inverse temperature fits its law ({used:.3g}); give --inverse-temperature"
+            )
         found = self.reference(used, name)
         num_examples = self.model.num_examples
         temperature = {"theory": theory, "fitted": fitted, "used": used}

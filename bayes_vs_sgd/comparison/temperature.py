@@ -40,8 +40,9 @@ class SteinTerms:
 
     def scale(self) -> tuple[float, float]:
         """Return n beta and its standard error (delta method, independent seeds)."""
-        value = self.prior.mean() / self.loss.mean()
-        residual = (self.prior - value * self.loss) / self.loss.mean()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = self.prior.mean() / self.loss.mean()
+            residual = (self.prior - value * self.loss) / self.loss.mean()
         return float(value), float(residual.std(ddof=1) / np.sqrt(len(residual)))
 
     def subset(self, rows: Any) -> "SteinTerms":
