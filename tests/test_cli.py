@@ -124,3 +124,12 @@ def test_bad_input_is_one_line(capsys, arguments, expected):
 def test_a_broken_model_file_shows_the_users_line(capsys, source, expected):
     Path("mine.py").write_text(source)
     assert expected in fails(capsys, "llc", "mine.py")
+
+
+def test_lost_chains_mean_no_verdict(capsys):
+    """At thirty times the stable learning rate every chain is lost: a result, not a traceback."""
+    arguments = ["--dynamics", "sgd", "--learning-rate", "3", "--initial-scale", "1", *TOY, "--json", "lost.json"]
+    assert run(["compare", DLN, *arguments]) == 0
+    (found,) = json.loads(Path("lost.json").read_text())["comparisons"]
+    assert found["verdict"] == "no-verdict"
+    assert found["chains_lost"] == 200

@@ -73,6 +73,8 @@ def is_stationary(tree: xr.DataTree, names: list[str]) -> bool | None:
     if tree["posterior"].sizes["chain"] < ENSEMBLE or num_draws < 2:
         return None
     kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
+    if kept.sum() < ENSEMBLE:
+        return None
     changes = []
     for name in names:
         draws = scalar_draws(tree, name)[kept]

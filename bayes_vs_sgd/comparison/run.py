@@ -158,18 +158,11 @@ class Study:
         target = self.target(self.scale)
         tree = self.ensemble(name, dynamics, target, deadline)
         theory = reference_scale(dynamics, target, self.minimum.position)
-        chosen = primary(target, list(self.settings.observables) or None)
-        kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
-        terms, seeds = ensemble_terms(tree, target, chosen)["loss"].subset(kept), slice(None)
-        used, fitted = self.scale, terms.scale()[0]
-        fitted = fitted if np.isfinite(fitted) else None
-        if dynamics.law == "none" and self.settings.inverse_temperature is None:
-            fitted = terms.subset(slice(0, None, 2)).scale()[0]
+        fitting = dynamics.law == "none" and self.settings.inverse_temperature is None
+        fitted = self.fitted_scale(tree, target, slice(0, None, 2) if fitting else slice(None))
+        used, seeds = self.scale, slice(None)
+        if fitting and fitted is not None and fitted > 0:
             used, seeds = float(f"{fitted:.4g}"), slice(1, None, 2)
-        if not used > 0:
-            raise InputError(
-                f"{name}: no positive inverse temperature fits its law ({used:.3g}); give --inverse-temperature"
-            )
         found = self.reference(used, name)
         num_examples = self.model.num_examples
         temperature = {"theory": theory, "fitted": fitted, "used": used}
@@ -183,6 +176,15 @@ class Study:
             inverse_temperature={k: None if v is None else v / num_examples for k, v in temperature.items()},
             scale=self.scale,
         )
+
+    def fitted_scale(self, tree: xr.DataTree, target: Posterior, seeds: slice) -> float | None:
+        """Return n beta fitted to some seeds by Stein's identity along grad L; None where it is not a number."""
+        chosen = primary(target, list(self.settings.observables) or None)
+        kept = np.flatnonzero(tree["final_position"].to_dataset()["lost_at_step"].values < 0)[seeds]
+        if len(kept) < 2:
+            return None
+        fitted = ensemble_terms(tree, target, chosen)["loss"].subset(kept).scale()[0]
+        return fitted if np.isfinite(fitted) else None
 
     def run(self, report: Callable[[Comparison], None] = lambda _: None) -> Iterator[Comparison]:
         """Yield the comparisons one by one."""
