@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,7 +55,11 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     folder = run_folder(verb, run, settings, model)
     console = Console(stderr=run.json == "-")
     console.width = max(console.width, TABLE_WIDTH)
-    content = {"compare": compare_verb, "llc": llc_verb}[verb](model, settings, run, folder, console)
+    try:
+        content = {"compare": compare_verb, "llc": llc_verb}[verb](model, settings, run, folder, console)
+    except KeyboardInterrupt:
+        print(f"continue with the same command line and --resume {folder}", file=sys.stderr)
+        raise
     write_file(folder / f"{verb}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     write_json(content, run.json)
     console.print(f"[dim]run folder {folder}[/dim]", highlight=False)
