@@ -7,18 +7,22 @@ import numpy as np
 import xarray as xr
 from arviz_stats.base.array import array_stats
 
-RHAT_LIMIT, ESS_LIMIT = 1.01, 400.0
+RHAT_LIMIT, ESS_LIMIT, BFMI_LIMIT = 1.01, 400.0, 0.2
 
 
 @dataclass(frozen=True)
 class Quality:
-    """The worst over some scalars of a run, and whether it passes (R-hat < 1.01, ESS >= 400, few divergences)."""
+    """The worst over some scalars of a run, and whether it passes (R-hat < 1.01, ESS >= 400, few divergences, E-BFMI > 0.2).
+
+    Divergences and E-BFMI are None for samplers without an energy.
+    """
 
     dynamics: str
     num_chains: int
     rhat_max: float
     ess_min: float
     num_divergences: int | None
+    bfmi_min: float | None
     chains_lost: int
     passed: bool
 
@@ -43,6 +47,11 @@ def ess(draws: np.ndarray) -> float:
     return min(float(np.asarray(bulk)), float(np.asarray(tail)))
 
 
+def bfmi(energy: np.ndarray) -> float:
+    """Smallest estimated Bayesian fraction of missing information of the chains: E[(E_t - E_{t-1})^2] / Var E."""
+    return float(np.min(np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)))
+
+
 def quality(tree: xr.DataTree, name: str, observables: list[str]) -> Quality:
     """Judge a run by some scalar observables."""
     lost = int(np.sum(tree["final_position"].to_dataset()["lost_at_step"].values >= 0))
@@ -54,5 +63,7 @@ def quality(tree: xr.DataTree, name: str, observables: list[str]) -> Quality:
     stats = tree["sample_stats"].to_dataset()
     divergences = int(stats["diverging"].values.sum()) if "diverging" in stats else None
     few = divergences is None or divergences <= 1e-3 * stats["diverging"].size
+    explores = bfmi(np.asarray(stats["energy"].values, float)) if "energy" in stats else None
     passed = bool(not lost and worst_rhat < RHAT_LIMIT and worst_ess >= ESS_LIMIT and few)
-    return Quality(name, draws[0].shape[0], worst_rhat, worst_ess, divergences, lost, passed)
+    passed = passed and (explores is None or explores > BFMI_LIMIT)
+    return Quality(name, draws[0].shape[0], worst_rhat, worst_ess, divergences, explores, lost, passed)

@@ -199,9 +199,10 @@ def _excess(loss: Sample, target: Posterior, factor: float) -> dict[str, float |
 
 def _gate(judged: Quality, lost: int, num_chains: int) -> str:
     if not judged.passed:
+        energy = "" if judged.bfmi_min is None else f", E-BFMI {judged.bfmi_min:.2f}"
         return (
             f"the reference is not good enough: R-hat {judged.rhat_max:.3f}, ESS {judged.ess_min:.0f}, "
-            f"{judged.num_divergences or 0} divergences, {judged.chains_lost} chains lost"
+            f"{judged.num_divergences or 0} divergences{energy}, {judged.chains_lost} chains lost"
         )
     if lost > LOST_LIMIT * num_chains:
         return f"{lost} of {num_chains} chains were lost: leaving them out would change the law"
