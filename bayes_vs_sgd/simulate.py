@@ -54,7 +54,7 @@ def simulate(
     num_steps: int | None = None,
     num_warmup: int = 0,
     initial: str | Mapping[str, Any] = "prior",
-    initial_scale: float = 1.0,
+    initial_scale: float | None = None,
     observables: list[str] | None = None,
     record_positions: bool = False,
     folder: str | Path | None = None,
@@ -78,9 +78,9 @@ def simulate(
     num_warmup
         Steps before the first draw, in which adaptive dynamics tune themselves. Not recorded.
     initial
-        ``"prior"``, ``"optimum"`` (each times or plus ``initial_scale``), or positions with a leading chain axis.
+        ``"prior"``, ``"optimum"``, or positions (the program's own values) with a leading chain axis.
     initial_scale
-        Prior draws are multiplied by it; at the optimum it is the scale of added normal noise.
+        Prior draws are multiplied by it (1 by default); at the optimum it is the scale of added normal noise (0).
     observables
         Names of what is recorded; all that the model has by default.
     record_positions
@@ -104,6 +104,8 @@ def simulate(
     num_draws, num_steps, thinning = _schedule(num_draws, num_steps)
     if num_chains < 1:
         raise InputError(f"num_chains is {num_chains}: it must be at least 1")
+    if initial_scale is None:
+        initial_scale = 0.0 if initial == "optimum" else 1.0
     chosen = select(target.model, observables)
     prepared = dynamics.prepare(target)
     axes = _chain_axes(prepared, target, num_chains)
