@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import re
 import sys
 import time
@@ -89,8 +90,6 @@ def llc_verb(model: Model, settings: LLC, run: Run, folder: Path, console: Conso
     started = time.monotonic()
     beta = settings.inverse_temperature
     if beta is None:
-        import math
-
         beta = 1 / math.log(max(model.num_examples, 3))
     target = Posterior(model, beta, settings.localization)
     dynamics = sampler(settings, target)

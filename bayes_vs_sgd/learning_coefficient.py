@@ -22,8 +22,6 @@ from .errors import InputError
 from .posterior import Posterior
 from .results import target_of
 
-BASELINES = ("optimum", "minimum")
-
 
 @dataclass(frozen=True)
 class LearningCoefficient:

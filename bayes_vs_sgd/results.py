@@ -152,9 +152,8 @@ def open_run(folder: str | Path) -> xr.DataTree:
         raise InputError(f"{folder} holds no draws yet")
     tree = _joined(store)
     settings = manifest["settings"]
-    step, leaves = store.state(settings["num_warmup"], settings["thinning"]) or (0, [])
+    step, _ = store.state(settings["num_warmup"], settings["thinning"]) or (0, [])
     tree.attrs |= {"num_steps": step, "stopped": "unknown"}
-    del leaves
     return tree
 
 

@@ -8,13 +8,12 @@ import numpy as np
 import xarray as xr
 
 from ..diagnostics import Quality, quality
-from ..errors import InputError
 from ..learning_coefficient import baselines
-from ..observables import Observable, available
+from ..observables import Observable, available, select
 from ..posterior import Posterior
 from ..results import final_positions, target_of
 from . import verdict as rules
-from .effects import MARGINS, Effect, Sample, drift, location_and_scale, scalar_draws
+from .effects import MARGINS, Effect, Sample, drift, location_and_scale, mean_error, scalar_draws
 from .temperature import SteinTerms, stein_terms
 
 ENSEMBLE = 100
@@ -52,15 +51,9 @@ class Comparison:
 
 def primary(target: Posterior, names: list[str] | None = None) -> dict[str, Observable]:
     """Observables that decide: the primary ones, or those named."""
-    known = available(target.model)
     if names is None:
-        return {name: item for name, item in known.items() if item.primary}
-    for name in names:
-        if name not in known:
-            from ..errors import nearest
-
-            raise InputError(f"unknown observable {name!r}: {nearest(name, known)}")
-    return {name: replace(known[name], group=known[name].group or "function") for name in names}
+        return {name: item for name, item in available(target.model).items() if item.primary}
+    return {name: replace(item, group=item.group or "function") for name, item in select(target.model, names).items()}
 
 
 def is_stationary(tree: xr.DataTree, names: list[str]) -> bool | None:
@@ -191,8 +184,6 @@ def _excess(loss: Sample, target: Posterior, factor: float) -> dict[str, float |
         return {"value": None, "standard_error": None}
     minimum = baselines(target)["minimum"]
     mean, psi = loss.mean()
-    from .effects import mean_error
-
     error = factor * mean_error(psi, loss.independent)
     return {"value": factor * (mean - minimum["value"]), "standard_error": error, "n_beta": factor}
 

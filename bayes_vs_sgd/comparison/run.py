@@ -1,7 +1,7 @@
 """The main job: run several dynamics on one model, each against the posterior at its own temperature."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ class Study:
                 raise InputError(f"{setting} is {getattr(settings, setting)}: it must be at least 2")
         self.model, self.settings, self.seed, self.progress = model, settings, seed, progress
         self.folder = folder
-        self.observables = sorted({"loss", *primary(Posterior(model), list(settings.observables) or None)})
+        self.chosen = primary(Posterior(model), list(settings.observables) or None)
+        self.observables = sorted({"loss", *self.chosen})
 
     @cached_property
     def minimum(self) -> Minimum:
@@ -131,7 +132,6 @@ class Study:
 
     def ensemble(self, name: str, dynamics: Dynamics, target: Posterior, deadline: float) -> xr.DataTree:
         """Independent runs, their steps doubled until stationary or the deadline."""
-        names = list(primary(target, list(self.settings.observables) or None))
         num_steps, every = self.settings.num_steps, max(self.settings.num_steps // 2, 1)
         while True:
             tree = simulate(
@@ -148,7 +148,11 @@ class Study:
                 title=name,
             )
             limit = self.settings.num_steps * 2**MAX_DOUBLINGS
-            if is_stationary(whole(tree), names) is not False or num_steps >= limit or time.monotonic() > deadline:
+            if (
+                is_stationary(whole(tree), list(self.chosen)) is not False
+                or num_steps >= limit
+                or time.monotonic() > deadline
+            ):
                 return tree
             num_steps *= 2
 
@@ -171,7 +175,7 @@ class Study:
             found,
             self.target(used),
             name=name,
-            primary_observables=list(self.settings.observables) or None,
+            primary_observables=list(self.chosen),
             seeds=seeds,
             inverse_temperature={k: None if v is None else v / num_examples for k, v in temperature.items()},
             scale=self.scale,
@@ -179,14 +183,13 @@ class Study:
 
     def fitted_scale(self, tree: xr.DataTree, target: Posterior, seeds: slice) -> float | None:
         """Return n beta fitted to some seeds by Stein's identity along grad L; None where it is not a number."""
-        chosen = primary(target, list(self.settings.observables) or None)
         kept = np.flatnonzero(tree["final_position"].to_dataset()["lost_at_step"].values < 0)[seeds]
         if len(kept) < 2:
             return None
-        fitted = ensemble_terms(tree, target, chosen)["loss"].subset(kept).scale()[0]
+        fitted = ensemble_terms(tree, target, self.chosen)["loss"].subset(kept).scale()[0]
         return fitted if np.isfinite(fitted) else None
 
-    def run(self, report: Callable[[Comparison], None] = lambda _: None) -> Iterator[Comparison]:
+    def run(self) -> Iterator[Comparison]:
         """Yield the comparisons one by one."""
         target = self.target(self.scale)
         for name in self.settings.dynamics:
@@ -194,9 +197,7 @@ class Study:
         started = time.monotonic()
         share = self.settings.max_seconds / (len(self.settings.dynamics) + 1)
         for index, name in enumerate(self.settings.dynamics):
-            comparison = self.compare(name, started + (index + 2) * share)
-            report(comparison)
-            yield comparison
+            yield self.compare(name, started + (index + 2) * share)
 
     def _folder(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / name
