@@ -19,8 +19,8 @@ from .comparison.effects import mean_error
 from .curvature import reference_point
 from .diagnostics import ESS_LIMIT, RHAT_LIMIT, ess, rhat
 from .errors import InputError
+from .manifest import target_of
 from .posterior import Posterior
-from .results import target_of
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import xarray as xr
 from .errors import InputError
 
 SEGMENT = re.compile(r"draws-(\d+)-(\d+)-([0-9a-f]+)\.nc")
+DRAWN = ("posterior", "sample_stats")
+"""Groups with draws, which grow; a merged segment also holds the final positions."""
 STATE = re.compile(r"state-(\d+)-([0-9a-f]+)\.npz")
 
 
@@ -74,27 +77,59 @@ class Store:
             if name != kept:
                 (self.folder / name).unlink()
 
-    def state(self, num_warmup: int, thinning: int) -> tuple[int, list[np.ndarray]] | None:
+    def state(self, draws_by: Callable[[int], int]) -> tuple[int, list[np.ndarray]] | None:
         """Return the last step whose draws are all stored, with its state; None for a run that has not begun."""
         num_draws = self.segments()[-1][1] if self.segments() else 0
         for name in reversed(self._names(STATE)):
             step = int(name.split("-")[1])
-            if (step - num_warmup) // thinning <= num_draws:
+            if draws_by(step) <= num_draws:
                 with np.load(self._checked(name)) as archive:
                     return step, [archive[f"leaf_{i}"] for i in range(len(archive.files))]
         return None
 
     def segments(self) -> list[tuple[int, int, str]]:
-        """First draw, end and name of each segment, in order."""
-        found = sorted((int(m[1]), int(m[2]), m[0]) for m in map(SEGMENT.fullmatch, self._names(SEGMENT)) if m)
-        for (_, end, _), (first, _, name) in zip([(0, 0, ""), *found], found, strict=False):
-            if first != end:
-                raise InputError(f"run folder {self.folder} lacks draws {end} to {first} before {name}: it is damaged")
-        return found
+        """First draw, end and name of each segment, in order; those that a merged one holds are passed over."""
+        found = [(int(m[1]), int(m[2]), m[0]) for m in map(SEGMENT.fullmatch, self._names(SEGMENT)) if m]
+        kept, done = [], 0
+        for first, end, name in sorted(found, key=lambda segment: (segment[0], -segment[1])):
+            if end <= done:
+                continue
+            if first != done:
+                raise InputError(f"run folder {self.folder} lacks draws {done} to {first} before {name}: it is damaged")
+            kept.append((first, end, name))
+            done = end
+        return kept
 
-    def read(self) -> list[xr.DataTree]:
-        """Open the segments lazily after checking each."""
-        return [xr.open_datatree(self._checked(name), engine="h5netcdf") for _, _, name in self.segments()]
+    def read(self) -> xr.DataTree:
+        """Open the draws lazily, after checking each segment; several are joined by dask."""
+        names = [name for _, _, name in self.segments()]
+        paths = [self._checked(name) for name in names]
+        if len(paths) == 1:
+            return xr.open_datatree(paths[0], engine="h5netcdf")
+        parts = [xr.open_datatree(path, engine="h5netcdf", chunks={}) for path in paths]
+        how: dict[str, Any] = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
+        groups = {g: xr.concat([p[g].to_dataset() for p in parts], dim="draw", **how) for g in DRAWN}
+        tree = xr.DataTree.from_dict(groups)
+        tree.attrs = {"manifest": parts[0].attrs["manifest"]}
+        return tree
+
+    def merge(self, tree: xr.DataTree) -> xr.DataTree:
+        """Make one file of a whole tree, which takes the place of the segments, and open it."""
+        temporary = self.folder / ".merged.partial"
+        try:
+            tree.to_netcdf(temporary, engine="h5netcdf")
+            with open(temporary, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+                os.fsync(file.fileno())
+            name = f"draws-{0:08d}-{tree['posterior'].sizes['draw']:08d}-{digest}.nc"
+            temporary.rename(self.folder / name)
+        except OSError as error:
+            raise self._not_written(temporary, "draws-*.nc", error) from error
+        tree.close()
+        for other in self._names(SEGMENT):
+            if other != name:
+                (self.folder / other).unlink()
+        return xr.open_datatree(self.folder / name, engine="h5netcdf")
 
     def _names(self, pattern: re.Pattern) -> list[str]:
         return sorted(p.name for p in self.folder.iterdir() if pattern.fullmatch(p.name))
@@ -102,7 +137,9 @@ class Store:
     def _checked(self, name: str) -> Path:
         path = self.folder / name
         digest = path.stem.rsplit("-", 1)[1]
-        if hashlib.sha256(path.read_bytes()).hexdigest()[:16] != digest:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        if found != digest:
             raise InputError(f"{path} is damaged (its content does not match the digest in its name): remove this run")
         return path
 
@@ -116,12 +153,15 @@ class Store:
                 os.fsync(file.fileno())
             temporary.rename(self.folder / name)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise InputError(
-                f"cannot write {self.folder / name}: {error.strerror}; what was stored before is whole, continue with "
-                "--resume when there is room"
-            ) from error
+            raise self._not_written(temporary, name, error) from error
         return name
+
+    def _not_written(self, temporary: Path, name: str, error: OSError) -> InputError:
+        temporary.unlink(missing_ok=True)
+        return InputError(
+            f"cannot write {self.folder / name}: {error.strerror or error}; what was stored before is whole, continue with "
+            "--resume when there is room"
+        )
 
 
 def write_file(path: str | Path, content: str) -> None:

@@ -54,7 +54,7 @@ class Case:
     learning_rate: float
 
 
-SMALL = {"widths": (4, 10, 10, 10, 4), "spectrum": (100.0, 90.0, 80.0, 70.0), "num_examples": 20}
+SMALL = {"widths": (4, 10, 10, 10, 4), "spectrum": (100.0, 90.0, 80.0, 70.0), "num_examples": 20, "noise": 1.0}
 MIDDLE = {"widths": (16,) * 4, "spectrum": (4.0, 3.0, 2.0, 1.0), "num_examples": 10_000, "inputs": "gaussian"}
 LARGE = {"widths": (512,) * 5, "spectrum": (1.0,) * 64, "num_examples": 2_000}
 
@@ -128,7 +128,7 @@ def measure_steps(case: Case) -> list[dict[str, Any]]:
 
 def bare_sgd(case: Case, model: bvs.Model):
     """Return the same update written by hand: scan over steps, vmap over chains, nothing recorded."""
-    x, y, noise = model.data["x"], model.data["y"], 1.0
+    x, y, noise = model.data["x"], model.data["y"], model.facts["config"]["noise"]
     names = [name for name, _ in model.latents]
 
     def batch_loss(position, rows):

@@ -1,5 +1,6 @@
 """What all tests share: the compilation cache, float64, tiny models, and a count of compilations."""
 
+import itertools
 from pathlib import Path
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.cache import enable_cache
+from bayes_vs_sgd.simulate import Pace
 
 pytest.register_assert_rewrite("statistical")
 enable_cache()
@@ -50,6 +52,23 @@ def compiled():
 def tiny():
     """A 2-2-2 network of rank 1 with 20 examples, float32; ten parameters with the unseen input."""
     return bvs.load_model(MODELS / "deep_linear.py", widths=(2, 2, 2), spectrum=(1.0,), num_examples=20, noise=1.0)
+
+
+@pytest.fixture(scope="session")
+def target(tiny):
+    """Its posterior at inverse temperature 1."""
+    return bvs.Posterior(tiny)
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Return a function that cuts what runs next into segments of the given lengths, over and over."""
+
+    def into(*lengths):
+        turn = itertools.cycle(lengths)
+        monkeypatch.setattr(Pace, "length", lambda *args: next(turn))
+
+    return into
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.cache import enable_cache
+from bayes_vs_sgd.simulate import Pace
 
 DYNAMICS = {
     "nuts": (bvs.NUTS(max_num_doublings=4), {"num_warmup": 120, "num_draws": 60}),
@@ -15,8 +16,7 @@ DYNAMICS = {
 def main(name: str, folder: str) -> None:
     """Run to the end, or continue."""
     enable_cache()
-    module = sys.modules[bvs.simulate.__module__]
-    module._length = lambda *args, **kwargs: 5
+    Pace.length = lambda *args: 5
     path = Path(__file__).parents[1] / "models" / "deep_linear.py"
     model = bvs.load_model(path, widths=(2, 2, 2), spectrum=(1.0,), num_examples=20, noise=1.0)
     dynamics, settings = DYNAMICS[name]

@@ -1,67 +1,19 @@
-"""A run is the same bits however it is cut, killed or stored, and compiles once."""
+"""A run is the same bits however it is cut, and compiles once."""
 
 import importlib
 import itertools
-import json
-import os
-import random
-import resource
-import signal
 import subprocess
 import sys
-import time
 import warnings
-from pathlib import Path
 
-import arviz_stats
 import numpy as np
 import pytest
-import xarray as xr
+from runs import DYNAMICS, MODEL, SMALL, WANTED, assert_same, run
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd import segment
 
 simulate_module = sys.modules[bvs.simulate.__module__]
-MODEL = Path(__file__).parents[1] / "models" / "deep_linear.py"
-SMALL = {"widths": (2, 2, 2), "spectrum": (1.0,), "num_examples": 20, "noise": 1.0}
-WANTED = {"num_chains": 3, "observables": ["loss", "layer_norms"], "record_positions": True, "progress": False}
-DYNAMICS = {
-    "sgd": (bvs.SGD(0.02, batch_size=4), {"num_draws": 20, "num_steps": 140}),
-    "shuffled": (bvs.SGD(0.02, batch_size=3, sampling="shuffled", momentum=0.9), {"num_draws": 20, "num_steps": 140}),
-    "sgld": (bvs.SGLD(1e-3), {"num_draws": 20, "num_steps": 140, "num_warmup": 15}),
-    "adam": (bvs.Adam(0.01, batch_size=4), {"num_draws": 20, "num_steps": 140}),
-    "nuts": (bvs.NUTS(max_num_doublings=4), {"num_draws": 20, "num_steps": 60, "num_warmup": 120}),
-}
-
-
-@pytest.fixture(scope="module")
-def target(tiny):
-    return bvs.Posterior(tiny)
-
-
-@pytest.fixture
-def cut(monkeypatch):
-    """Return a function that cuts what runs next into segments of the given lengths, over and over."""
-
-    def into(*lengths):
-        turn = itertools.cycle(lengths)
-        monkeypatch.setattr(simulate_module, "_length", lambda *args, **kwargs: next(turn))
-
-    return into
-
-
-def assert_same(first, second):
-    """Draws, statistics, coordinates and final positions are equal to the last bit."""
-    for group in ("posterior", "sample_stats", "final_position"):
-        one, two = first[group].to_dataset(), second[group].to_dataset()
-        assert set(one.variables) == set(two.variables)
-        for name in one.variables:
-            np.testing.assert_array_equal(one[name].values, two[name].values, err_msg=f"{group}/{name}", strict=True)
-
-
-def run(name, target, **changes):
-    dynamics, settings = DYNAMICS[name]
-    return bvs.simulate(dynamics, target, **({"key": 1} | WANTED | settings | changes))
-
 
 # Cut, stopped, continued
 
@@ -87,7 +39,7 @@ def test_segments_of_measured_length_do_not_change_a_bit(target, monkeypatch, se
     whole = run("sgd", target)
     monkeypatch.setattr(simulate_module, "FIRST_SEGMENT", 3)
     monkeypatch.setattr(simulate_module, "SEGMENT_SECONDS", seconds)
-    monkeypatch.setattr(simulate_module, "BUFFER_DRAWS", 4)
+    monkeypatch.setattr(segment, "BUFFER_DRAWS", 4)
     assert_same(whole, run("sgd", target))
 
 
@@ -130,228 +82,7 @@ def test_a_finished_run_is_returned_and_extended(target, cut, tmp_path):
     assert_same(run("sgd", target), run("sgd", target, folder=tmp_path))
 
 
-# Killed
-
-
-def contents(folder):
-    """All draws of a run folder."""
-    names = sorted(p.name for p in folder.glob("draws-*.nc"))
-    trees = [xr.load_datatree(folder / name, engine="h5netcdf") for name in names]
-    return {
-        (group, name): np.concatenate([np.asarray(tree[group][name]) for tree in trees], axis=1)
-        for group in ("posterior", "sample_stats")
-        for name in trees[0][group].data_vars
-    }
-
-
-def killed_until_done(name, folder, seed, num_kills):
-    """Start the run again and again; kill it at random moments while it writes."""
-    moments = random.Random(seed)
-    command = [sys.executable, str(Path(__file__).with_name("killed_run.py")), name, str(folder)]
-    for kill in range(num_kills + 1):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        seen, changes = _names(folder), moments.randrange(1, 30)
-        while kill < num_kills and process.poll() is None:
-            if _names(folder) != seen:
-                seen, changes = _names(folder), changes - 1
-            if changes == 0:
-                time.sleep(moments.uniform(0, 0.02))
-                process.kill()
-                break
-            time.sleep(0.001)
-        errors = process.communicate(timeout=240)[1]
-        assert process.returncode == (-signal.SIGKILL if kill < num_kills else 0), errors
-
-
-def _names(folder):
-    return set(os.listdir(folder)) if folder.exists() else set()
-
-
-@pytest.mark.exact
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "num_kills"), [("nuts", 3), ("sgd", 2)])
-def test_a_run_killed_at_any_moment_is_a_run_never_killed(name, num_kills, tmp_path):
-    """SIGKILL at random moments, among them the warm-up of NUTS."""
-    killed_until_done(name, tmp_path / "whole", seed=0, num_kills=0)
-    killed_until_done(name, tmp_path / "killed", seed=1, num_kills=num_kills)
-    whole, killed = contents(tmp_path / "whole"), contents(tmp_path / "killed")
-    assert set(whole) == set(killed)
-    for key in whole:
-        np.testing.assert_array_equal(whole[key], killed[key], err_msg=str(key), strict=True)
-    states = [next((tmp_path / folder).glob("state-*.npz")) for folder in ("whole", "killed")]
-    assert states[0].name == states[1].name  # the name carries the digest of all that the next step needs
-
-
-@pytest.mark.exact
-def test_a_kill_within_the_first_write_is_harmless(target, tmp_path):
-    """What it leaves is a temporary file and nothing else: the next run starts."""
-    (tmp_path / ".manifest.json.partial").write_text('{"mod')
-    run("sgd", target, folder=tmp_path)
-
-
-# Damaged folders
-
-
-@pytest.fixture
-def stored(target, cut, tmp_path):
-    """A folder with half of a run in segments of three draws."""
-    cut(21)
-    run("sgd", target, folder=tmp_path / "run", num_draws=9, num_steps=63)
-    return tmp_path / "run"
-
-
-def only(folder, pattern):
-    return sorted(folder.glob(pattern))[0]
-
-
-DAMAGES = {
-    "flipped draws": ("draws-*.nc", lambda content: content[:900] + bytes([content[900] ^ 1]) + content[901:]),
-    "truncated draws": ("draws-*.nc", lambda content: content[: len(content) // 2]),
-    "empty draws": ("draws-*.nc", lambda content: b""),
-    "flipped state": ("state-*.npz", lambda content: content[:300] + bytes([content[300] ^ 1]) + content[301:]),
-    "truncated state": ("state-*.npz", lambda content: content[:-100]),
-    "truncated manifest": ("manifest.json", lambda content: content[:-30]),
-}
-
-
-@pytest.mark.exact
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_said(damage, target, stored):
-    pattern, change = DAMAGES[damage]
-    path = only(stored, pattern)
-    path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(bvs.InputError, match=rf"{path.name}.*damaged"):
-        run("sgd", target, folder=stored)
-
-
-@pytest.mark.exact
-def test_a_missing_segment_is_said(target, stored):
-    only(stored, "draws-*.nc").unlink()
-    with pytest.raises(bvs.InputError, match="lacks draws 0 to 3"):
-        run("sgd", target, folder=stored)
-
-
-@pytest.mark.exact
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"key": 2}, "its settings is"),
-        ({"num_chains": 4}, "its settings is"),
-        ({"num_warmup": 7}, "its settings is"),
-        ({"initial_scale": 0.5}, "its settings is"),
-        ({"initial": {"W1": np.zeros((3, 2, 3)), "W2": np.zeros((3, 2, 2))}}, "its settings is"),
-        ({"dynamics": bvs.SGD(0.03, batch_size=4)}, "its dynamics is"),
-        ({"inverse_temperature": 0.5}, "its target is"),
-        ({"data_seed": 1}, "its model is"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_the_folder_of_another_run_is_refused(changes, message, target, stored):
-    dynamics, settings = DYNAMICS["sgd"]
-    changes = dict(changes)
-    dynamics = changes.pop("dynamics", dynamics)
-    if "data_seed" in changes:
-        target = bvs.Posterior(bvs.load_model(MODEL, data_seed=changes.pop("data_seed"), **SMALL))
-    target = bvs.Posterior(target.model, changes.pop("inverse_temperature", 1.0))
-    with pytest.raises(bvs.InputError, match=rf"run folder .* holds another run: {message}"):
-        bvs.simulate(dynamics, target, folder=stored, **({"key": 1} | WANTED | settings | changes))
-
-
-@pytest.mark.exact
-def test_other_initial_positions_are_another_run(target, tmp_path):
-    """The manifest holds all that the bits depend on."""
-    first = {"W1": np.zeros((3, 2, 3)), "W2": np.zeros((3, 2, 2))}
-    run("sgd", target, folder=tmp_path, initial=first)
-    with pytest.raises(bvs.InputError, match="holds another run"):
-        run("sgd", target, folder=tmp_path, initial=first | {"W2": np.ones((3, 2, 2))})
-
-
-@pytest.mark.exact
-def test_a_folder_of_something_else_is_refused(target, tmp_path):
-    (tmp_path / "thesis.tex").write_text("chapter 1")
-    with pytest.raises(bvs.InputError, match="is not empty and holds no run: give a fresh folder"):
-        run("sgd", target, folder=tmp_path)
-    assert (tmp_path / "thesis.tex").read_text() == "chapter 1"
-
-
-# Where nothing can be written
-
-
-@pytest.mark.exact
-def test_a_full_disk_leaves_what_is_there(target, stored, monkeypatch):
-    before = {p.name: p.read_bytes() for p in stored.iterdir()}
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
-        with pytest.raises(bvs.InputError, match=r"cannot write .*: No space left on device; what was stored before"):
-            run("sgd", target, folder=stored)
-    assert {p.name: p.read_bytes() for p in stored.iterdir()} == before
-    assert_same(run("sgd", target), run("sgd", target, folder=stored))
-
-
-@pytest.mark.exact
-def test_a_file_size_limit_leaves_what_is_there(target, stored):
-    """The system itself cuts the write short (EFBIG), after the state is written and within the draws."""
-    run("sgd", target)  # compile all before the limit
-    state = max(p.stat().st_size for p in stored.glob("state-*.npz"))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (state + 100, hard))
-    try:
-        with pytest.raises(bvs.InputError, match=r"cannot write .*draws-.*: File too large"):
-            run("sgd", target, folder=stored)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not list(stored.glob(".*"))
-    assert_same(run("sgd", target), run("sgd", target, folder=stored))
-
-
-@pytest.mark.exact
-def test_a_folder_that_cannot_be_made_is_said(target, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(bvs.InputError, match="cannot make the run folder"):
-        run("sgd", target, folder=tmp_path / "file" / "run")
-
-
-@pytest.mark.exact
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
-def test_a_read_only_folder_is_said(target, stored):
-    stored.chmod(0o555)
-    try:
-        with pytest.raises(bvs.InputError, match="cannot write"):
-            run("sgd", target, folder=stored)
-    finally:
-        stored.chmod(0o755)
-
-
-# The tree
-
-
-@pytest.mark.exact
-def test_a_stored_segment_opens_with_xarray_alone(stored):
-    program = (
-        "import sys, xarray as xr\n"
-        "tree = xr.open_datatree(sys.argv[1], engine='h5netcdf')\n"
-        "assert not any(name.split('.')[0] in ('bayes_vs_sgd', 'jax', 'arviz_base') for name in sys.modules)\n"
-        "assert tree['posterior']['loss'].dims == ('chain', 'draw'), tree\n"
-        "print(dict(tree['posterior'].sizes)['draw'], tree['posterior']['step'].values.tolist())\n"
-    )
-    command = [sys.executable, "-W", "error", "-c", program, str(only(stored, "draws-*.nc"))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "3 [7, 14, 21]"
-
-
-@pytest.mark.exact
-def test_arviz_reads_the_tree(target, stored):
-    for tree in (run("sgd", target), run("sgd", target, folder=stored)):
-        table = arviz_stats.summary(tree, var_names=["loss", "layer_norms"], round_to="none")
-        assert list(table.index) == ["loss", "layer_norms[0]", "layer_norms[1]"]
-        np.testing.assert_allclose(table["mean"].iloc[0], tree["posterior"]["loss"].mean(), rtol=1e-5)
-        assert np.isfinite(arviz_stats.rhat(tree, var_names=["loss"])["loss"])
-        assert json.loads(tree.attrs["manifest"])["dynamics"]["learning_rate"] == pytest.approx(0.02)
+# What is recorded
 
 
 @pytest.mark.exact

@@ -9,9 +9,10 @@ import xarray as xr
 
 from ..diagnostics import Quality, quality
 from ..learning_coefficient import baselines
+from ..manifest import target_of
 from ..observables import Observable, available, select
 from ..posterior import Posterior
-from ..results import final_positions, target_of
+from ..results import final_positions
 from . import verdict as rules
 from .effects import MARGINS, Effect, Sample, drift, location_and_scale, mean_error, scalar_draws
 from .temperature import SteinTerms, stein_terms
