@@ -76,7 +76,8 @@ class Minimum:
 
 
 @eqx.filter_jit
-def _value_and_gradient(model: Model, position: Position) -> tuple[Array, Position]:
+def loss_and_gradient(model: Model, position: Position) -> tuple[Array, Position]:
+    """L and its gradient."""
     return jax.value_and_grad(model.loss)(position)
 
 
@@ -85,7 +86,7 @@ def nearest_minimum(model: Model, position: Position, num_steps: int = 1000) -> 
     vector, unravel = _ravel(position)
 
     def objective(vector: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = _value_and_gradient(model, unravel(vector))
+        value, gradient = loss_and_gradient(model, unravel(vector))
         value = float(value) if np.isfinite(float(value)) else 1e30
         return value, np.nan_to_num(_ravel(gradient)[0])
 

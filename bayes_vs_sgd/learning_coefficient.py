@@ -16,7 +16,7 @@ import xarray as xr
 from scipy import stats
 
 from .comparison.effects import mean_error
-from .curvature import reference_point
+from .curvature import loss_and_gradient, reference_point
 from .diagnostics import ESS_LIMIT, RHAT_LIMIT, ess, rhat
 from .errors import InputError
 from .manifest import target_of
@@ -51,7 +51,7 @@ def baselines(target: Posterior) -> dict[str, dict[str, Any]]:
     model, found = target.model, {}
     minimum = reference_point(model, target.center)
     if model.optimum is not None:
-        loss = float(model.loss(model.unconstrain(model.optimum)))
+        loss = float(loss_and_gradient(model, model.unconstrain(model.optimum))[0])
         found["optimum"] = {"value": loss, "source": "empirical loss at the model's population optimum"}
     source = f"empirical minimum by L-BFGS, gradient norm {minimum.gradient_norm:.1e}"
     return found | {"minimum": {"value": minimum.loss, "source": source}}

@@ -168,6 +168,7 @@ class Model(eqx.Module):
         trace, _ = self._trace(position, rows)
         return {name: trace[name]["value"] for name, _ in self.latents}
 
+    @eqx.filter_jit
     def unconstrain(self, values: Mapping[str, Array]) -> Position:
         """Unconstrained position of the program's own values."""
         rows = {k: v[:1] for k, v in self.data.items()}

@@ -46,7 +46,7 @@ class Record:
         """Keep the draws of a segment, out of its buffer (slot, chain, ...), and the state after it."""
         first, last = self.draws_by(begin), self.draws_by(end)
         arrays = (
-            {k: np.swapaxes(np.asarray(v[: last - first]), 0, 1) for k, v in buffer.items()} if last > first else {}
+            {k: np.swapaxes(np.asarray(v)[: last - first], 0, 1) for k, v in buffer.items()} if last > first else {}
         )
         self.changed = True
         if self.store is not None:
@@ -55,7 +55,7 @@ class Record:
         elif arrays:
             self.parts.append((first, arrays))
 
-    def finish(self, carry: Any, step: int, stopped: str) -> xr.DataTree:
+    def finish(self, carry: Any, step: int, stopped: str, speed: float | None) -> xr.DataTree:
         """Whole tree of the run: draws (read when they are used, where they are stored), final positions, how it stopped."""
         if self.store is not None and self.store.segments():
             tree = self.store.read()
@@ -77,7 +77,10 @@ class Record:
         )
         tree.attrs |= {"manifest": json.dumps(self.manifest), "inference_library": "bayes_vs_sgd"}
         tree.attrs |= {"stopped": stopped, "num_steps": step}
-        return tree if self.store is None or "posterior" not in tree else self.store.merge(tree)
+        if self.store is not None and "posterior" in tree:
+            tree = self.store.merge(tree)
+        tree.attrs |= {} if speed is None else {"steps_per_second": speed}
+        return tree
 
     def _tree(self, first: int, arrays: Arrays) -> xr.DataTree:
         """ArviZ tree of some draws, with the coordinates ``step`` and ``time`` beside ``draw``."""

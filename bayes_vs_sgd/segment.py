@@ -20,6 +20,7 @@ BUFFER_DRAWS, BUFFER_BYTES = 1024, 2**26
 """Most draws a segment holds, and most memory for them."""
 CHAINS_PER_DEVICE = 32
 """Fewer chains than that are not worth another device."""
+CHAIN = jax.sharding.PartitionSpec("chain")
 
 
 class Carry(eqx.Module):
@@ -83,18 +84,29 @@ def run_segment(
         losses = jax.vmap(lambda t, c: t.model.loss(c.states.position), in_axes=(axes[1], last))(target, carry)
         return jax.tree.map(lambda x: jnp.moveaxis(x, last, 0), carry), buffer, losses
 
-    return _split_chains(segment, axes, keys.shape[0])(dynamics, target, keys, carry)
+    return _on_devices(segment, axes, keys.shape[0])(dynamics, target, keys, carry)
 
 
-def _split_chains(segment: Callable, axes: tuple[Any, Any], num_chains: int) -> Callable:
-    """Run a segment on as many devices as divide the chains; chains never talk to each other."""
+def chain_devices(num_chains: int) -> jax.sharding.Mesh | None:
+    """Return as many devices as divide the chains, if more than one is worth it."""
     most = min(jax.device_count(), num_chains // CHAINS_PER_DEVICE)
     devices = next((n for n in range(most, 0, -1) if num_chains % n == 0), 1)
-    if devices == 1:
+    return None if devices == 1 else jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("chain",))
+
+
+def to_devices(tree: Any, num_chains: int) -> Any:
+    """Put arrays with a leading chain axis where a segment leaves them, so that the second one finds what the first found."""
+    mesh = chain_devices(num_chains)
+    return tree if mesh is None else jax.device_put(tree, jax.sharding.NamedSharding(mesh, CHAIN))
+
+
+def _on_devices(segment: Callable, axes: tuple[Any, Any], num_chains: int) -> Callable:
+    """Split a segment's chains over the devices; chains never talk to each other."""
+    mesh = chain_devices(num_chains)
+    if mesh is None:
         return segment
-    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("chain",))
-    split, whole = jax.sharding.PartitionSpec("chain"), jax.sharding.PartitionSpec()
-    specs = jax.tree.map(lambda axis: whole if axis is None else split, axes, is_leaf=lambda x: x is None)
+    whole = jax.sharding.PartitionSpec()
+    specs = jax.tree.map(lambda axis: whole if axis is None else CHAIN, axes, is_leaf=lambda x: x is None)
 
     def run(dynamics, target, keys, carry):
         arrays, static = eqx.partition((dynamics, target), eqx.is_array)
@@ -103,7 +115,7 @@ def _split_chains(segment: Callable, axes: tuple[Any, Any], num_chains: int) -> 
             return segment(*eqx.combine(arrays, static), keys, carry)
 
         buffer = jax.sharding.PartitionSpec(None, "chain")
-        shapes = {"in_specs": (specs, split, split), "out_specs": (split, buffer, split)}
+        shapes = {"in_specs": (specs, CHAIN, CHAIN), "out_specs": (CHAIN, buffer, CHAIN)}
         return jax.shard_map(on_device, mesh=mesh, check_vma=False, **shapes)(arrays, keys, carry)
 
     return run

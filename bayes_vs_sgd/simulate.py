@@ -24,7 +24,7 @@ from .observables import select
 from .posterior import Posterior
 from .progress import Progress
 from .results import Record
-from .segment import buffer_slots, run_segment
+from .segment import buffer_slots, run_segment, to_devices
 from .start import check_start, first_states, places
 from .store import Store
 
@@ -115,6 +115,7 @@ def simulate(
         record.store.open(record.manifest)
     keys, positions = places(target, start, num_chains, key, initial_scale)
     step, carry = record.resume(first_states(prepared, target, axes, keys, positions))
+    keys, carry = to_devices((keys, carry), num_chains)
     run = partial(run_segment, prepared, target, keys, chosen, axes, record_positions)
     pace = Pace(buffer_slots(target, chosen, record_positions, num_chains), thinning)
     schedule = prepared.warmup_schedule(num_warmup)
@@ -139,7 +140,7 @@ def simulate(
         except KeyboardInterrupt:
             stopped = "interrupted"
             warnings.warn(f"interrupted after step {step} of {total}: what is done is kept", stacklevel=2)
-    return record.finish(carry, step, stopped)
+    return record.finish(carry, step, stopped, pace.speed)
 
 
 class Pace:

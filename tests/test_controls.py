@@ -10,14 +10,14 @@ from bayes_vs_sgd.settings import Compare
 pytestmark = [pytest.mark.law, pytest.mark.slow]
 
 
-def comparison(model, name, tmp_path, deadline=float("inf"), **settings):
+def comparison(model, name, tmp_path, deadline=0.0, **settings):
     """Double the steps until stationary, or not at all with a deadline of 0."""
     settings = Compare(dynamics=(name,), **settings)
     return bvs.Study(model, settings, 0, tmp_path, progress=False).compare(name, deadline)
 
 
 def test_full_batch_langevin_dynamics_matches(load, tmp_path):
-    found = comparison(load("deep_linear"), "sgld", tmp_path, initial_scale=1.0, num_steps=8000)
+    found = comparison(load("deep_linear"), "sgld", tmp_path, float("inf"), initial_scale=1.0, num_steps=8000)
     assert found.stationary
     assert found.verdicts == {"function": "match", "geometry": "match", "off_data": "match"}
     fitted, used = found.inverse_temperature["fitted"], found.inverse_temperature["used"]
@@ -32,10 +32,10 @@ def test_sgd_on_isotropic_regression_matches_at_the_theoretical_temperature(load
     curvature = 0.1 / study.learning_rate
     factor = 1 - study.learning_rate * curvature * (1 + (model.num_parameters - 1) / batch) / 2
     beta = study.scale * factor / model.num_examples
-    found = comparison(model, "sgd", tmp_path / "theory", inverse_temperature=beta, num_seeds=8000)
+    found = comparison(model, "sgd", tmp_path / "theory", float("inf"), inverse_temperature=beta, num_seeds=8000)
     assert found.stationary
     assert found.verdict == "match", found.reason
-    fitted = comparison(model, "sgd", tmp_path / "fitted", num_seeds=8000)
+    fitted = comparison(model, "sgd", tmp_path / "fitted", float("inf"), num_seeds=8000)
     assert fitted.verdict == "match", fitted.reason
     assert fitted.inverse_temperature["used"] == pytest.approx(beta, rel=0.1)
     assert target.model is model
@@ -76,10 +76,10 @@ def test_excess_loss_is_lambda_for_langevin_and_half_the_trace_for_sgd(load, tmp
     gradients = np.asarray(example_gradients(model, study.minimum.position), float)
     half_trace = np.sum((gradients - gradients.mean(axis=0)) ** 2) / len(gradients) / 2
     assert half_trace == pytest.approx(10.2, rel=0.1)
-    sgd = comparison(model, "sgd", tmp_path / "sgd", deadline=0.0, num_steps=4000)
+    sgd = comparison(model, "sgd", tmp_path / "sgd", num_steps=4000)
     ratio = scale / study.scale
     value, error = (sgd.learning_coefficient[k] * ratio for k in ("value", "standard_error"))
     assert half_trace - 5 * error < value < half_trace * (1 + 0.1) + 5 * error
     hot = {"inverse_temperature": scale / model.num_examples, "initial_scale": 1.0, "num_steps": 8000}
-    langevin = comparison(model, "sgld", tmp_path / "sgld", deadline=0.0, **hot)
+    langevin = comparison(model, "sgld", tmp_path / "sgld", **hot)
     assert langevin.learning_coefficient["value"] == pytest.approx(4.5, rel=0.06)

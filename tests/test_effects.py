@@ -105,3 +105,13 @@ def test_verdict_rules():
     assert overall({"function": "match", "geometry": "inconclusive", "off_data": None}) == "inconclusive"
     assert seeds_needed([effect(0.1, 0.1)], 100) == 271
     assert seeds_needed([effect(0.3, 0.1)], 100) is None
+
+
+@pytest.mark.exact
+def test_a_rare_event_is_compared_by_its_rate():
+    """Its median and median deviation say nothing: 3 % of the reference against 1 % and against 30 %."""
+    reference = Sample((np.arange(8000) % 100 < 3).reshape(16, 500).astype(float), False)
+    for rate in (1, 30):
+        sample = Sample((np.arange(2000) % 100 < rate).astype(float)[:, None], True)
+        found = {e.kind: e.value for e in location_and_scale("x", "function", sample, reference)}
+        assert found["mean"] == pytest.approx((rate - 3) / 100 / np.sqrt(0.03 * 0.97), rel=1e-6)

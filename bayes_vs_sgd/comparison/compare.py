@@ -7,18 +7,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..curvature import reference_point
 from ..diagnostics import Quality, quality
-from ..learning_coefficient import baselines
 from ..manifest import target_of
 from ..observables import Observable, available, select
 from ..posterior import Posterior
 from ..results import final_positions
 from . import verdict as rules
-from .effects import MARGINS, Effect, Sample, drift, location_and_scale, mean_error, scalar_draws
+from .effects import MARGINS, Effect, Sample, location_and_scale, mean_error, scalar_draws
+from .stationarity import ENSEMBLE, unsettled
 from .temperature import SteinTerms, stein_terms
 
-ENSEMBLE = 100
-"""From this number of chains on, a run is an ensemble: its law is that of the last draw across chains."""
 LOST_LIMIT = 0.01
 
 
@@ -57,25 +56,6 @@ def primary(target: Posterior, names: list[str] | None = None) -> dict[str, Obse
     return {name: replace(item, group=item.group or "function") for name, item in select(target.model, names).items()}
 
 
-def is_stationary(tree: xr.DataTree, names: list[str]) -> bool | None:
-    """Whether every primary observable changed by less than its margin between half time and the end.
-
-    Paired over all seeds, as an equivalence test: 90 % intervals of the change inside the margins. None: no ensemble, or
-    no draw near half time.
-    """
-    num_draws = tree["posterior"].sizes["draw"]
-    if tree["posterior"].sizes["chain"] < ENSEMBLE or num_draws < 2:
-        return None
-    kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
-    if kept.sum() < ENSEMBLE:
-        return None
-    changes = []
-    for name in names:
-        draws = scalar_draws(tree, name)[kept]
-        changes += drift(name, draws[:, num_draws // 2 - 1], draws[:, -1])
-    return all(e.inside for e in changes)
-
-
 def ensemble_terms(tree: xr.DataTree, target: Posterior, chosen: dict[str, Observable]) -> dict[str, SteinTerms]:
     """Stein terms of all seeds of an ensemble at the end, along grad L and along the modes among some observables."""
     modes = {k: v for k, v in chosen.items() if v.mode} if target.model.optimum is not None else {}
@@ -92,6 +72,7 @@ def compare(
     seeds: slice = slice(None),
     inverse_temperature: dict[str, float | None] | None = None,
     scale: float | None = None,
+    least_loss: float | None = None,
 ) -> Comparison:
     """Compare the law of a run with the posterior that a reference run sampled.
 
@@ -113,6 +94,8 @@ def compare(
         ``theory``, ``fitted`` and ``used``, for the record.
     scale
         n beta at which the learning coefficient is printed; the reference's by default.
+    least_loss
+        L(w*) of the learning coefficient; at the empirical minimum by default.
 
     Returns
     -------
@@ -143,9 +126,9 @@ def compare(
     verdict, why = rules.overall(groups), ""
     if effects:
         why = rules.reason(effects, groups, verdict, len(tested))
-    stationary = is_stationary(tree, list(chosen)) if effects else None
-    if stationary is False:
-        why = f"law at step {tree.attrs['num_steps']:,}, not stationary; {why}"
+    moving = unsettled(tree, list(chosen)) if effects else None
+    if moving:
+        why = f"law at step {tree.attrs['num_steps']:,}, where {', '.join(moving)} still depend on the start; {why}"
     if gate := _gate(judged, lost, kept.size):
         groups = {k: v and rules.NO_VERDICT for k, v in groups.items()}
         verdict, why = rules.NO_VERDICT, gate
@@ -159,14 +142,14 @@ def compare(
         settings={k: v for k, v in manifest["dynamics"].items() if k not in ("name", "law", "objective")},
         objective=manifest["dynamics"].get("objective"),
         initial={"kind": manifest["settings"]["initial"], "scale": manifest["settings"]["initial_scale"]},
-        stationary=stationary,
+        stationary=None if moving is None else not moving,
         num_steps=int(tree.attrs["num_steps"]),
         num_seeds=len(tested),
         chains_lost=lost,
         inverse_temperature=inverse_temperature,
         reference=judged,
         effects=effects,
-        learning_coefficient=_excess(loss, target, factor),
+        learning_coefficient=_excess(loss, target, factor, least_loss),
         verdicts=groups,
         verdict=verdict,
         reason=why,
@@ -180,13 +163,14 @@ def log_temperature(label: str, group: str, terms: SteinTerms, scale: float) -> 
     return Effect(label, group, "log_temperature", float(value), error / abs(found), MARGINS["log_temperature"])
 
 
-def _excess(loss: Sample, target: Posterior, factor: float) -> dict[str, float | None]:
+def _excess(loss: Sample, target: Posterior, factor: float, least_loss: float | None) -> dict[str, float | None]:
     if loss.values.size < 2:
         return {"value": None, "standard_error": None}
-    minimum = baselines(target)["minimum"]
+    if least_loss is None:
+        least_loss = reference_point(target.model, target.center).loss
     mean, psi = loss.mean()
     error = factor * mean_error(psi, loss.independent)
-    return {"value": factor * (mean - minimum["value"]), "standard_error": error, "n_beta": factor}
+    return {"value": factor * (mean - least_loss), "standard_error": error, "n_beta": factor}
 
 
 def _gate(judged: Quality, lost: int, num_chains: int) -> str:

@@ -128,7 +128,7 @@ class Sample:
 
 def location_and_scale(name: str, group: str, sample: Sample, reference: Sample) -> list[Effect]:
     """Standardised difference of location and log ratio of scale, of a sample against a reference."""
-    heavy = max(sample.kurtosis(), reference.kurtosis()) > HEAVY_TAILS
+    heavy = heavy_tailed(sample, reference)
     kinds = ("median", "log_mad_ratio") if heavy else ("mean", "log_sd_ratio")
     (place, psi_place), (scale, psi_scale) = (s() for s in _statistics(sample, heavy))
     (place_0, psi_place_0), (scale_0, psi_scale_0) = (s() for s in _statistics(reference, heavy))
@@ -148,6 +148,11 @@ def location_and_scale(name: str, group: str, sample: Sample, reference: Sample)
     ]
 
 
+def heavy_tailed(sample: Sample, reference: Sample) -> bool:
+    """Whether medians are to be compared; not where most draws of the reference are one value, as of a rare event."""
+    return max(sample.kurtosis(), reference.kurtosis()) > HEAVY_TAILS and bool(np.isfinite(reference.log_mad()[0]))
+
+
 def _statistics(sample: Sample, heavy: bool) -> tuple[Any, Any]:
     return (sample.median, sample.log_mad) if heavy else (sample.mean, sample.log_sd)
 
@@ -155,7 +160,7 @@ def _statistics(sample: Sample, heavy: bool) -> tuple[Any, Any]:
 def drift(name: str, before: np.ndarray, after: np.ndarray) -> list[Effect]:
     """Change of location and scale of the same seeds between two times, with the errors of paired differences."""
     early, late = (Sample(x[:, None], True) for x in (before, after))
-    heavy = max(early.kurtosis(), late.kurtosis()) > HEAVY_TAILS
+    heavy = heavy_tailed(early, late)
     (place, psi_place), (scale, psi_scale) = (s() for s in _statistics(late, heavy))
     (place_0, psi_place_0), (scale_0, psi_scale_0) = (s() for s in _statistics(early, heavy))
     if not np.isfinite(scale) or not np.isfinite(scale_0):

@@ -71,6 +71,8 @@ class Grid(Dynamics):
         for _ in range(2):
             width, points, values = tabulate(lower, upper)
             kept = points[values > values.max() - NEGLIGIBLE]
+            if not len(kept):
+                raise InputError(f"the density is 0 or not a number everywhere between {lower} and {upper}")
             lower = np.maximum(lower, kept.min(axis=0) - 2 * width)
             upper = np.minimum(upper, kept.max(axis=0) + 2 * width)
         width, _, values = tabulate(lower, upper)

@@ -32,7 +32,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Group:
     title = "Is its law the tempered posterior?"
     verdicts = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("dynamics", "function", "geometry", "off data", "steps", "beta", "theory", "excess loss"):
-        verdicts.add_column(column, justify="left" if column in ("dynamics", *GROUPS) else "right", no_wrap=True)
+        words = column in ("function", "geometry", "off data")
+        verdicts.add_column(column, justify="left" if words or column == "dynamics" else "right", no_wrap=not words)
     for c in comparisons:
         cells = [coloured(c.verdicts.get(g)) for g in GROUPS]
         steps = f"{c.num_steps:,}" + ("*" if c.stationary is False else "")
@@ -75,8 +76,10 @@ def legend(comparisons: Sequence[Comparison]) -> str:
         f"excess loss: n beta0 (E[L] - L*) at n beta0 = {number(first.learning_coefficient.get('n_beta'))}; lambda under Bayes.",
         f"References: {names}, {references[0].num_chains} chains, R-hat at most {worst:.3f}, ESS at least {least:,.0f}.",
     ]
+    if all(c.inverse_temperature["theory"] is None for c in comparisons if c.dynamics == "sgd"):
+        lines.append("theory: none where the gradients have no noise at the minimum; beta = 1 unless it was given.")
     if any(c.stationary is False for c in comparisons):
-        lines.append("* not yet stationary: the verdict is about the law at this step.")
+        lines.append("* not stationary: some observables still depend on the start; the verdict is about this step.")
     return "\n".join(lines)
 
 
@@ -109,7 +112,7 @@ def llc_table(found: LearningCoefficient, dynamics: str, target: Posterior) -> G
 
 def coloured(verdict: str | None) -> Text:
     """A verdict in its colour; a dash where there is none."""
-    return Text("-" if verdict is None else verdict, COLOURS.get(str(verdict), "yellow"))
+    return Text("-" if verdict is None else verdict.replace("-", " "), COLOURS.get(str(verdict), "yellow"))
 
 
 def number(value: float | None, digits: int = 3) -> str:
