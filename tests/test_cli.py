@@ -40,7 +40,7 @@ def test_compare_writes_its_answer(capsys):
     (found,) = answer["comparisons"]
     assert found["dynamics"] == "sgd"
     assert {"function", "geometry", "off_data"} == set(found["verdicts"])
-    assert set(found["inverse_temperature"]) == {"theory", "fitted", "used"}
+    assert set(found["inverse_temperature"]) == {"theory", "fitted", "fitted_standard_error", "used"}
     assert answer["reference"]["passed"] is True
     before = sorted(p.name for p in Path("run").rglob("*"))
     assert run(["compare", DLN, "--dynamics", "sgd", *TOY, "--json", "again.json", "--resume", "run"]) == 0

@@ -20,8 +20,10 @@ def test_full_batch_langevin_dynamics_matches(load, tmp_path):
     found = comparison(load("deep_linear"), "sgld", tmp_path, float("inf"), initial_scale=1.0, num_steps=8000)
     assert found.stationary
     assert found.verdicts == {"function": "match", "geometry": "match", "off_data": "match"}
-    fitted, used = found.inverse_temperature["fitted"], found.inverse_temperature["used"]
-    assert fitted == pytest.approx(used, rel=0.1)
+    beta = found.inverse_temperature
+    # The Euler step of eta n beta h = .05 makes the sharpest mode 1/(1 - .05/2) as hot, the others less.
+    bias, error = 0.025 * beta["used"], beta["fitted_standard_error"]
+    assert -4 * error - bias < beta["fitted"] - beta["used"] < 4 * error
 
 
 def test_sgd_on_isotropic_regression_matches_at_the_theoretical_temperature(load, tmp_path):
@@ -37,7 +39,8 @@ def test_sgd_on_isotropic_regression_matches_at_the_theoretical_temperature(load
     assert found.verdict == "match", found.reason
     fitted = comparison(model, "sgd", tmp_path / "fitted", float("inf"), num_seeds=8000)
     assert fitted.verdict == "match", fitted.reason
-    assert fitted.inverse_temperature["used"] == pytest.approx(beta, rel=0.1)
+    error = fitted.inverse_temperature["fitted_standard_error"]
+    assert fitted.inverse_temperature["used"] == pytest.approx(beta, abs=4 * error)
     assert target.model is model
 
 
@@ -74,8 +77,9 @@ def test_excess_loss_is_lambda_for_langevin_and_half_the_trace_for_sgd(load, tmp
     study = bvs.Study(model, Compare())
     scale = 2 * study.settings.batch_size / study.learning_rate
     gradients = np.asarray(example_gradients(model, study.minimum.position), float)
-    half_trace = np.sum((gradients - gradients.mean(axis=0)) ** 2) / len(gradients) / 2
-    assert half_trace == pytest.approx(10.2, rel=0.1)
+    squares = np.sum((gradients - gradients.mean(axis=0)) ** 2, axis=1) / 2
+    half_trace, trace_error = squares.mean(), squares.std() / np.sqrt(len(squares))
+    assert half_trace == pytest.approx(10.2, abs=4 * trace_error)
     sgd = comparison(model, "sgd", tmp_path / "sgd", num_steps=4000)
     ratio = scale / study.scale
     value, error = (sgd.learning_coefficient[k] * ratio for k in ("value", "standard_error"))

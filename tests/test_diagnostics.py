@@ -25,6 +25,7 @@ def test_a_constant_is_no_reason_to_doubt():
 
 @pytest.mark.law
 def test_bfmi_is_two_for_independent_energies_and_small_for_a_slow_walk():
+    """Von Neumann's ratio of n independent draws has mean 2 and variance 4/n; five standard deviations."""
     rng = np.random.default_rng(1)
-    assert bfmi(rng.normal(size=(4, 2000))) == pytest.approx(2.0, abs=0.3)
+    assert bfmi(rng.normal(size=(4, 2000))) == pytest.approx(2.0, abs=5 * 2 / np.sqrt(2000))
     assert bfmi(np.cumsum(rng.normal(size=(4, 2000)), axis=1)) < 0.05

@@ -91,7 +91,7 @@ def compare(
     seeds
         Seeds that are tested (those used to fit a temperature are left out).
     inverse_temperature
-        ``theory``, ``fitted`` and ``used``, for the record.
+        ``theory``, ``fitted`` with its ``fitted_standard_error``, and ``used``, for the record.
     scale
         n beta at which the learning coefficient is printed; the reference's by default.
     least_loss
@@ -133,7 +133,8 @@ def compare(
         groups = {k: v and rules.NO_VERDICT for k, v in groups.items()}
         verdict, why = rules.NO_VERDICT, gate
     if inverse_temperature is None:
-        inverse_temperature = {"theory": None, "fitted": None, "used": float(target.inverse_temperature)}
+        inverse_temperature = dict.fromkeys(("theory", "fitted", "fitted_standard_error"))
+        inverse_temperature |= {"used": float(target.inverse_temperature)}
     loss = scalar_draws(tree, "loss")[kept]
     loss = Sample(loss[:, -1:] if ensemble else loss, ensemble)
     factor = float(target.scale) if scale is None else scale

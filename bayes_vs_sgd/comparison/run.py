@@ -146,10 +146,8 @@ class Study:
         elif self.model.num_parameters <= 2:
             dynamics, lengths = Grid(), {"num_chains": 16, "num_draws": 1000}
         else:
-            dynamics, lengths = (
-                NUTS(target_acceptance_rate=CAREFUL),
-                {"num_chains": 16, "num_draws": 500, "num_warmup": 500},
-            )
+            dynamics = NUTS(target_acceptance_rate=CAREFUL)
+            lengths = {"num_chains": 16, "num_draws": 500, "num_warmup": 500}
         return whole(simulate(dynamics, self.target(scale), **lengths, **shared))
 
     def ensemble(self, name: str, dynamics: Dynamics, target: Posterior, deadline: float) -> xr.DataTree:
@@ -183,13 +181,13 @@ class Study:
         noisy = dynamics.law != "none" or self.theory is not None
         theory = reference_scale(dynamics, target, self.minimum.position) if noisy else None
         fitting = dynamics.law == "none" and self.settings.inverse_temperature is None and self.theory is not None
-        fitted = self.fitted_scale(tree, target, slice(0, None, 2) if fitting else slice(None))
+        fitted, error = self.fitted_scale(tree, target, slice(0, None, 2) if fitting else slice(None))
         used, seeds = self.scale, slice(None)
         if fitting and fitted is not None and fitted > 0:
             used, seeds = float(f"{fitted:.4g}"), slice(1, None, 2)
         found = self.reference(used, name)
         num_examples = self.model.num_examples
-        temperature = {"theory": theory, "fitted": fitted, "used": used}
+        temperature = {"theory": theory, "fitted": fitted, "fitted_standard_error": error, "used": used}
         return compare(
             tree,
             found,
@@ -202,13 +200,13 @@ class Study:
             least_loss=self.minimum.loss,
         )
 
-    def fitted_scale(self, tree: xr.DataTree, target: Posterior, seeds: slice) -> float | None:
-        """Return n beta fitted to some seeds by Stein's identity along grad L; None where it is not a number."""
+    def fitted_scale(self, tree: xr.DataTree, target: Posterior, seeds: slice) -> tuple[float | None, float | None]:
+        """Return n beta fitted to some seeds by Stein's identity along grad L, and its standard error; None for no number."""
         kept = np.flatnonzero(tree["final_position"].to_dataset()["lost_at_step"].values < 0)[seeds]
         if len(kept) < 2:
-            return None
-        fitted = ensemble_terms(tree, target, self.chosen)["loss"].subset(kept).scale()[0]
-        return fitted if np.isfinite(fitted) else None
+            return None, None
+        fitted, error = ensemble_terms(tree, target, self.chosen)["loss"].subset(kept).scale()
+        return (fitted, error) if np.isfinite(fitted) and np.isfinite(error) else (None, None)
 
     def run(self) -> Iterator[Comparison]:
         """Yield the comparisons one by one."""

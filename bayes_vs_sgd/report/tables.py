@@ -38,7 +38,9 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Group:
         cells = [coloured(c.verdicts.get(g)) for g in GROUPS]
         steps = f"{c.num_steps:,}" + ("*" if c.stationary is False else "")
         beta, excess = c.inverse_temperature, c.learning_coefficient
-        numbers = (number(beta["used"]), number(beta["theory"]))
+        fitted = beta["fitted"] is not None and np.isclose(beta["used"], beta["fitted"], rtol=1e-3)
+        error = f" ± {number(beta['fitted_standard_error'], 1)}" if fitted else ""
+        numbers = (number(beta["used"]) + error, number(beta["theory"]))
         loss = f"{number(excess['value'])} ± {number(excess['standard_error'], 1)}"
         verdicts.add_row(c.dynamics, *cells, steps, *numbers, loss)
     return Group(effects, verdicts, Text(legend(comparisons)))
