@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ exit status: 0 an answer was reached, 1 a run failed or was interrupted, 2 bad i
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``bayes-vs-sgd``."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.showwarning = lambda message, *_, **__: print(f"bayes-vs-sgd: {message}", file=sys.stderr)
     sys.exit(run(arguments))
 
 

@@ -152,6 +152,8 @@ def _check_subset(model: "Model") -> None:
 
 
 def _arguments_observed(model: "Model", trace: dict, observed: list[str]) -> tuple[str, ...]:
-    """Names of the arguments that hold observations: without them the observed sites are drawn."""
+    """Names of the arguments that hold observations and may be left out: the observed sites are then drawn."""
     values = [trace[name]["value"] for name in observed]
-    return tuple(name for name, array in model.data.items() if any(value is array for value in values))
+    parameters = inspect.signature(model.program.function).parameters
+    optional = [name for name in model.data if name not in parameters or parameters[name].default is None]
+    return tuple(name for name in optional if any(value is model.data[name] for value in values))

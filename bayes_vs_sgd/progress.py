@@ -18,7 +18,7 @@ class Progress:
         self.quiet = quiet
         self.console = Console(stderr=True)
         self.live = Live(console=self.console, transient=True) if self.console.is_terminal and not quiet else None
-        self.started = self.printed = time.monotonic()
+        self.printed = time.monotonic()
         self.first = None
 
     def __enter__(self):
@@ -35,13 +35,13 @@ class Progress:
         lost = int(np.sum(lost_at_step >= 0))
         loss = float(np.mean(losses[np.isfinite(losses)])) if np.any(np.isfinite(losses)) else float("nan")
         now = time.monotonic()
-        if self.first is None:
+        line = f"{self.title}: step {step:,} of {self.num_steps:,}, loss {loss:.6g}"
+        if self.first is None:  # the time so far is that of compiling
             self.first = (step, now)
-        done, since = step - self.first[0], now - self.first[1]
-        speed = done / since if done and since > 0 else step / max(now - self.started, 1e-9)
-        left = (self.num_steps - step) / speed if speed > 0 else float("inf")
-        line = f"{self.title}: step {step:,} of {self.num_steps:,}, loss {loss:.6g}, {speed * num_chains:,.3g} chain-steps/s"
-        line += f", {left:.0f} s left" + (f", {lost} chains lost" if lost else "")
+        elif step > self.first[0] and now > self.first[1]:
+            speed = (step - self.first[0]) / (now - self.first[1])
+            line += f", {speed * num_chains:,.3g} chain-steps/s, {(self.num_steps - step) / speed:.0f} s left"
+        line += f", {lost} chains lost" if lost else ""
         if self.live:
             self.live.update(line)
         elif not self.quiet and (now - self.printed > PLAIN_SECONDS):

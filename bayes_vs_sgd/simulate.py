@@ -182,22 +182,18 @@ def _schedule(num_draws: int | None, num_steps: int | None) -> tuple[int, int, i
 def _chain_axes(dynamics: Dynamics, target: Posterior, num_chains: int) -> tuple[Any, Any]:
     """In-axes of vmap: hyper-parameters and inverse temperatures with a chain axis are split over the chains."""
 
-    def axis(name):
-        def of_leaf(leaf):
-            if jnp.ndim(leaf) == 0:
-                return None
-            if leaf.shape != (num_chains,):
-                raise InputError(
-                    f"{name} has shape {leaf.shape} for {num_chains} chains: give one number, or one a chain"
-                )
-            return 0
-
-        return of_leaf
+    def axis(name, path, leaf):
+        if jnp.ndim(leaf) == 0:
+            return None
+        if leaf.shape != (num_chains,):
+            name = jax.tree_util.keystr(path, simple=True, separator=".") or name
+            raise InputError(f"{name} has shape {leaf.shape} for {num_chains} chains: give one number, or one a chain")
+        return 0
 
     def chains(tree, names):
         axes = jax.tree.map(lambda _: None, tree)
         for name in names:
-            mapped = jax.tree.map(axis(name), getattr(tree, name))
+            mapped = jax.tree_util.tree_map_with_path(partial(axis, name), getattr(tree, name))
             axes = eqx.tree_at(lambda t, name=name: getattr(t, name), axes, mapped, is_leaf=lambda x: x is None)
         return axes
 

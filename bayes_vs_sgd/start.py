@@ -28,14 +28,25 @@ def check_start(target: Posterior, initial: str | Mapping[str, Any], num_chains:
             raise InputError(
                 f"initial positions name {sorted(values)}, the program {[n for n, _ in target.model.latents]}"
             )
-        if any(v.shape[:1] != (num_chains,) for v in values.values()):
-            raise InputError(f"initial positions have {jax.tree.leaves(values)[0].shape[:1]} chains, not {num_chains}")
+        for name, shape in _shapes(target).items():
+            if values[name].shape != (num_chains, *shape):
+                raise InputError(
+                    f"initial positions of {name!r} have shape {values[name].shape}, not (chains, ...) = "
+                    f"{(num_chains, *shape)}"
+                )
         return jax.vmap(target.model.unconstrain)(values)
     if initial not in ("prior", "optimum"):
         raise InputError(f"initial is {initial!r}: it must be 'prior', 'optimum' or positions")
     if initial == "optimum" and target.center is None:
         raise InputError("initial='optimum' but the model names no optimum: start from the prior, or give positions")
     return initial
+
+
+def _shapes(target: Posterior) -> dict[str, tuple[int, ...]]:
+    """Shapes of the program's own values."""
+    model = target.model
+    zeros = {name: jax.ShapeDtypeStruct(shape, target.localization.dtype) for name, shape in model.latents}
+    return {name: value.shape for name, value in jax.eval_shape(model.constrain, zeros).items()}
 
 
 def places(

@@ -60,6 +60,24 @@ def target(tiny):
     return bvs.Posterior(tiny)
 
 
+@pytest.fixture(scope="module")
+def network():
+    """A 3-2-4-3 network in float64: its target and a position away from the optimum."""
+    with jax.enable_x64(True):
+        target = bvs.Posterior(
+            bvs.load_model(
+                MODELS / "deep_linear.py",
+                widths=(3, 2, 4, 3),
+                spectrum=(1.5, 0.5),
+                num_examples=30,
+                unseen_inputs=0,
+                noise=1.0,
+            )
+        )
+        position = target.unflat(jax.random.normal(jax.random.key(1), (target.model.num_parameters,)))
+    return target, position
+
+
 @pytest.fixture
 def cut(monkeypatch):
     """Return a function that cuts what runs next into segments of the given lengths, over and over."""

@@ -210,7 +210,8 @@ def test_a_name_is_the_function_whichever_module_is_imported_first(first):
         ({"observables": ["los"]}, "unknown observable 'los': did you mean 'loss'"),
         ({"initial": "middle"}, "initial is 'middle': it must be 'prior', 'optimum' or positions"),
         ({"initial": {"W1": np.zeros((3, 2, 3))}}, r"initial positions name \['W1'\], the program \['W1', 'W2'\]"),
-        ({"initial": {"W1": np.zeros((2, 2, 3)), "W2": np.zeros((2, 2, 2))}}, "chains, not 3"),
+        ({"initial": {"W1": np.zeros((2, 2, 3)), "W2": np.zeros((2, 2, 2))}}, r"\(2, 2, 3\), not"),
+        ({"initial": {"W1": np.zeros((3, 3, 2)), "W2": np.zeros((3, 2, 2))}}, r"'W1' have shape \(3, 3, 2\), not"),
     ],
 )
 def test_impossible_settings_are_refused(target, changes, message):

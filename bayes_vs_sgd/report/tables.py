@@ -37,13 +37,20 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Group:
     for c in comparisons:
         cells = [coloured(c.verdicts.get(g)) for g in GROUPS]
         steps = f"{c.num_steps:,}" + ("*" if c.stationary is False else "")
-        beta, excess = c.inverse_temperature, c.learning_coefficient
-        fitted = beta["fitted"] is not None and np.isclose(beta["used"], beta["fitted"], rtol=1e-3)
-        error = f" ± {number(beta['fitted_standard_error'], 1)}" if fitted else ""
-        numbers = (number(beta["used"]) + error, number(beta["theory"]))
+        excess = c.learning_coefficient
+        numbers = (used_beta(c), number(c.inverse_temperature["theory"]))
         loss = f"{number(excess['value'])} ± {number(excess['standard_error'], 1)}"
         verdicts.add_row(c.dynamics, *cells, steps, *numbers, loss)
     return Group(effects, verdicts, Text(legend(comparisons)))
+
+
+def used_beta(comparison: Comparison) -> str:
+    """Inverse temperature of the reference, with its standard error where it was fitted."""
+    beta = comparison.inverse_temperature
+    used, fitted = beta["used"], beta["fitted"]
+    if not used or not fitted or abs(used / fitted - 1) > 1e-3:
+        return number(used)
+    return f"{number(used)} ± {number(beta['fitted_standard_error'], 1)}"
 
 
 def place(effect: Effect) -> Text:
