@@ -20,12 +20,19 @@ DENSE = 2000
 
 
 @eqx.filter_jit
+def hessian(model: Model, position: Position) -> Float[Array, "d d"]:
+    """Hessian of L as a matrix; sites in alphabetical order."""
+    vector, unravel = ravel_pytree(position)
+    return jax.jacfwd(jax.grad(lambda v: model.loss(unravel(v))))(vector)
+
+
+@eqx.filter_jit
 def hessian_eigenvalues(model: Model, position: Position, num_lanczos: int = 40) -> Float[Array, " k"]:
     """Eigenvalues of the Hessian of L, ascending: all of them up to 2,000 parameters, else the Lanczos ones (matfree)."""
     vector, unravel = ravel_pytree(position)
-    gradient = jax.grad(lambda v: model.loss(unravel(v)))
     if vector.size <= DENSE:
-        return jnp.linalg.eigvalsh(jax.jacfwd(gradient)(vector))
+        return jnp.linalg.eigvalsh(hessian(model, position))
+    gradient = jax.grad(lambda v: model.loss(unravel(v)))
     lanczos = eig.eigh_partial(decomp.tridiag_sym(num_lanczos))
     start = jax.random.normal(jax.random.key(0), vector.shape)
     values, _ = lanczos(lambda v: jax.jvp(gradient, (vector,), (v,))[1], start)

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from .learning_coefficient import learning_coefficient
 from .load import build_model, load_module
 from .model import Model
 from .posterior import Posterior
+from .report.page import comparison_page
 from .report.tables import comparison_table, llc_table
 from .settings import LLC, SAMPLERS, Compare, Run
 from .simulate import simulate
@@ -68,21 +70,39 @@ def run_verb(verb: str, arguments: list[str]) -> int:
 
 
 def compare_verb(model: Model, settings: Compare, run: Run, folder: Path, console: Console) -> dict[str, Any]:
-    """Compare every dynamics with the posterior."""
+    """Compare every dynamics with the posterior, and write the page of what there is, also when interrupted."""
     study = Study(model, settings, run.seed, folder)
     found = []
-    for comparison in study.run():
-        found.append(comparison)
-        console.print(
-            f"{comparison.dynamics}: [bold]{comparison.verdict}[/bold] ({comparison.reason})", highlight=False
-        )
+    try:
+        for comparison in study.run():
+            found.append(comparison)
+            console.print(
+                f"{comparison.dynamics}: [bold]{comparison.verdict}[/bold] ({comparison.reason})", highlight=False
+            )
+    finally:
+        missing = settings.dynamics[len(found) :]
+        page = comparison_page(found, study.trees, describe_model(model), model.truth, repeat(), missing)
+        write_file(folder / "compare.html", page)
     console.print(comparison_table(found))
+    console.print(f"page {folder / 'compare.html'}", highlight=False, soft_wrap=True)
     worst = max(found, key=lambda c: (not c.reference.passed, c.reference.rhat_max, -c.reference.ess_min))
     return {
         "model": describe_model(model),
         "reference": worst.reference.to_json(),
         "comparisons": [c.to_json() for c in found],
     }
+
+
+def repeat() -> str:
+    """Return the command line that repeats this run in a folder of its own."""
+    arguments, kept = sys.argv[1:], []
+    skip = False
+    for argument in arguments:
+        name = argument.split("=")[0]
+        if not skip and name not in ("--out", "--resume", "--json"):
+            kept.append(argument)
+        skip = not skip and name in ("--out", "--resume", "--json") and "=" not in argument
+    return "bayes-vs-sgd " + shlex.join(kept)
 
 
 def llc_verb(model: Model, settings: LLC, run: Run, folder: Path, console: Console) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ..posterior import Posterior
 from ..results import final_positions
 from . import verdict as rules
 from .effects import MARGINS, Effect, Sample, location_and_scale, mean_error, scalar_draws
+from .spectrum import Spectrum
 from .stationarity import ENSEMBLE, unsettled
 from .temperature import SteinTerms, stein_terms
 
@@ -40,10 +41,12 @@ class Comparison:
     verdicts: dict[str, str | None]
     verdict: str
     reason: str
+    spectrum: Spectrum | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         content = {k: getattr(self, k) for k in self.__dataclass_fields__}
+        content["spectrum"] = None if self.spectrum is None else self.spectrum.to_json()
         content["reference"] = self.reference.to_json()
         content["effects"] = [e.to_json() for e in self.effects]
         return content

@@ -1,7 +1,9 @@
 """The main job: run several dynamics on one model, each against the posterior at its own temperature."""
 
 import time
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from ..posterior import Posterior
 from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
 from .compare import Comparison, compare, ensemble_terms, primary
+from .spectrum import STEP, Spectrum, spectrum_at_minimum
 from .stationarity import unsettled
 from .temperature import reference_scale
 
@@ -58,6 +61,7 @@ class Study:
                 raise InputError(f"{setting} is {getattr(settings, setting)}: it must be at least 4")
         self.model, self.settings, self.seed, self.progress = model, settings, seed, progress
         self.folder = folder
+        self.trees: dict[str, tuple[xr.DataTree, xr.DataTree]] = {}
         self.chosen = primary(Posterior(model), list(settings.observables) or None)
         self.observables = sorted({"loss", *self.chosen})
 
@@ -101,7 +105,11 @@ class Study:
             return GradientDescent(rate, objective=objective)
         if name == "sgd":
             return SGD(rate, batch, objective=objective)
-        return SGLD(float(f"{0.05 / (self.scale * self.sharpness):.3g}"), batch_size=None)
+        return self.langevin(self.scale)
+
+    def langevin(self, scale: float) -> SGLD:
+        """Full-batch Langevin dynamics at n beta, with a step that is STEP of the sharpest mode's relaxation time."""
+        return SGLD(float(f"{STEP / (scale * self.sharpness):.3g}"), batch_size=None)
 
     @cached_property
     def theory(self) -> float | None:
@@ -186,6 +194,7 @@ class Study:
         if fitting and fitted is not None and fitted > 0:
             used, seeds = float(f"{fitted:.4g}"), slice(1, None, 2)
         found = self.reference(used, name)
+        self.trees[name] = (tree, found)
         num_examples = self.model.num_examples
         temperature = {"theory": theory, "fitted": fitted, "fitted_standard_error": error, "used": used}
         return compare(
@@ -216,7 +225,17 @@ class Study:
         started = time.monotonic()
         share = self.settings.max_seconds / (len(self.settings.dynamics) + 2)
         for index, name in enumerate(self.settings.dynamics):
-            yield self.compare(name, started + (index + 3) * share)
+            found = self.compare(name, started + (index + 3) * share)
+            late = time.monotonic() > started + self.settings.max_seconds
+            yield found if late else replace(found, spectrum=self.spectrum(name))
+
+    def spectrum(self, name: str) -> Spectrum | None:
+        """Temperatures of the modes at the minimum; None where there are too many parameters, or chains are lost."""
+        try:
+            return spectrum_at_minimum(self, name)
+        except InputError as error:
+            warnings.warn(f"no temperature spectrum of {name}: {error}", stacklevel=2)
+            return None
 
     def _folder(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / name

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ..comparison.compare import Comparison
 from ..comparison.effects import Effect
+from ..comparison.spectrum import Spectrum
 from ..learning_coefficient import LearningCoefficient
 from ..observables import GROUPS
 from ..posterior import Posterior
@@ -41,7 +42,22 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Group:
         numbers = (used_beta(c), number(c.inverse_temperature["theory"]))
         loss = f"{number(excess['value'])} ± {number(excess['standard_error'], 1)}"
         verdicts.add_row(c.dynamics, *cells, steps, *numbers, loss)
-    return Group(effects, verdicts, Text(legend(comparisons)))
+    spectra = [c.spectrum for c in comparisons if c.spectrum is not None]
+    return Group(effects, verdicts, *([spectrum_table(spectra)] if spectra else []), Text(legend(comparisons)))
+
+
+def spectrum_table(spectra: Sequence[Spectrum]) -> Table:
+    """Temperatures of the modes at the minimum, and what they add up to."""
+    title = "Temperature of the modes at the minimum: slope 0 under the posterior, 1 where it follows the curvature"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("dynamics", "modes", "coldest / T0", "hottest / T0", "slope", "(E[L] - L*) / T0", "tr H / 2"):
+        table.add_column(column, justify="left" if column == "dynamics" else "right", no_wrap=True)
+    for s in spectra:
+        slope = "-" if s.slope is None else f"{s.slope:.2f} ± {number(s.slope_error, 1)}"
+        excess = f"{number(s.excess)} ± {number(s.excess_error, 1)}"
+        ends = (number(float(s.temperatures.min())), number(float(s.temperatures.max())))
+        table.add_row(s.dynamics, str(len(s.eigenvalues)), *ends, slope, excess, number(s.half_trace))
+    return table
 
 
 def used_beta(comparison: Comparison) -> str:

@@ -1,0 +1,195 @@
+r"""Temperature spectrum: the temperature of each mode of the Hessian at a minimum.
+
+Let H v_i = lambda_i v_i at a minimum theta*, and d_i = v_i . (theta - theta*). Stein's identity along d_i v_i gives each mode
+its own temperature, from scores alone (log r is prior and localisation):
+
+.. math:: T_i = E[d_i\, v_i \cdot \nabla L] \,/\, E[1 + d_i\, v_i \cdot \nabla \log r].
+
+Under a tempered posterior all T_i are one number, 1/(n beta). Under SGD T_i = (eta / 2B) v_i' C v_i to first order, so they
+follow the curvature where the gradient noise C does (slope 1 of log T on log lambda).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..curvature import DENSE, Minimum, gradient_noise, hessian
+from ..errors import InputError
+from ..model import Position
+from ..posterior import Posterior
+from ..results import final_positions
+from ..simulate import simulate
+from .effects import scalar_draws
+
+if TYPE_CHECKING:
+    from .run import Study
+
+STEP = 0.05
+"""Step size times the largest curvature, of Langevin dynamics: its temperatures are too high by half of it."""
+FLAT = 0.05
+"""Modes with less than this share of the largest eigenvalue are left out: they would take too long to settle."""
+SETTLED = 4.0
+"""Relaxation times of the flattest mode that an ensemble is run for: its variance is then within exp(-8) of its limit."""
+LOCAL = 0.15
+"""How far Langevin dynamics may diffuse along a flat direction meanwhile, in units of the weights' root mean square."""
+LEAST_STEPS, MOST_GRADIENTS = 1000, 2 * 10**8
+"""Steps (Adam remembers a thousand), and example gradients beyond which seeds are saved."""
+SPREAD = np.log(1.5)
+"""Eigenvalues that are closer together than this (range of their logarithms) have no slope."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Temperatures of the modes of one ensemble over a scale T0, sharpest mode first.
+
+    Parameters
+    ----------
+    dynamics
+        Its name.
+    eigenvalues
+        Of the Hessian of L at the minimum.
+    temperatures, log_errors
+        T_i / T0, and the standard errors of their logarithms.
+    slope, slope_error
+        Of log T on log lambda by least squares; None where the eigenvalues are all alike.
+    excess, excess_error
+        (E[L] - L*) / T0: half the number of modes under Bayes at a regular minimum, and lambda at a singular one; half the
+        trace of H under SGD, to first order in the learning rate.
+    half_trace
+        tr H / 2.
+    """
+
+    dynamics: str
+    eigenvalues: np.ndarray
+    temperatures: np.ndarray
+    log_errors: np.ndarray
+    slope: float | None
+    slope_error: float | None
+    excess: float
+    excess_error: float
+    half_trace: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Minimum with the eigenvalues of the Hessian there that are not flat, descending, and their eigenvectors (d, k)."""
+
+    minimum: Minimum
+    eigenvalues: np.ndarray
+    vectors: np.ndarray
+    trace: float
+
+
+def hessian_modes(target: Posterior, minimum: Minimum) -> Modes:
+    """Modes of the Hessian of L at a minimum."""
+    if target.model.num_parameters > DENSE:
+        size = target.model.num_parameters
+        raise InputError(f"a temperature spectrum needs at most {DENSE:,} parameters, the model has {size:,}")
+    values, vectors = np.linalg.eigh(np.asarray(hessian(target.model, minimum.position), float))
+    kept = np.flatnonzero(values > FLAT * values[-1])[::-1]
+    return Modes(minimum, values[kept], vectors[:, kept], float(values.sum()))
+
+
+def spectrum_at_minimum(study: "Study", name: str) -> Spectrum:
+    """Temperature spectrum of a dynamics that starts at the minimum and runs until its modes have settled.
+
+    T0 is 1/(n beta) for Langevin dynamics, as cold as it takes to stay near the minimum, and (eta / 2B) tr C / tr H for the
+    others: what plain SGD gives a mode of curvature 1 where C is c H.
+    """
+    model, settings = study.model, study.settings
+    modes = hessian_modes(Posterior(model), study.minimum)
+    noise = gradient_noise(model, study.minimum.position).trace
+    scale = 2 * settings.batch_size / study.learning_rate * modes.trace / noise if noise else float(model.num_examples)
+    dynamics, rows = study.dynamics(name), settings.batch_size
+    if name == "sgld":
+        size = np.mean(np.square(np.concatenate([np.ravel(v) for v in study.minimum.position.values()])))
+        scale = max(scale, 2 * SETTLED / (modes.eigenvalues[-1] * LOCAL**2 * max(size, 1e-6)))
+        dynamics, rows = study.langevin(scale), len(next(iter((model.compressed or model.data).values())))
+    num_steps = max(LEAST_STEPS, int(np.ceil(SETTLED * modes.eigenvalues[0] / (STEP * modes.eigenvalues[-1]))))
+    num_seeds = int(np.clip(MOST_GRADIENTS // (num_steps * rows), min(200, settings.num_seeds), settings.num_seeds))
+    values = eqx.filter_jit(model.constrain)(study.minimum.position)
+    tree = simulate(
+        dynamics,
+        study.target(scale),
+        key=study.seed + 2,
+        num_chains=num_seeds,
+        num_steps=num_steps,
+        num_draws=4,
+        initial={k: np.repeat(np.asarray(v)[None], num_seeds, axis=0) for k, v in values.items()},
+        observables=study.observables,
+        folder=None if study.folder is None else study.folder / f"spectrum-{name}",
+        progress=study.progress,
+        title=f"{name} from the minimum",
+    )
+    if tree.attrs["stopped"] == "interrupted":
+        raise KeyboardInterrupt
+    positions, kept = final_positions(tree)
+    if kept.sum() < 2:
+        raise InputError(f"{name}: every chain was lost from the minimum: give a smaller --learning-rate")
+    losses = scalar_draws(tree, "loss")[kept, -1]
+    settled = {k: jnp.asarray(v[kept]) for k, v in positions.items()}
+    return temperature_spectrum(name, study.target(scale), settled, losses, modes, scale)
+
+
+def temperature_spectrum(
+    name: str, target: Posterior, positions: Position, losses: np.ndarray, modes: Modes, scale: float
+) -> Spectrum:
+    """Mode temperatures of an ensemble.
+
+    Parameters
+    ----------
+    name
+        Of the dynamics.
+    target
+        Model, prior and localisation; its inverse temperature does not matter.
+    positions
+        Unconstrained positions with a leading axis of independent seeds.
+    losses
+        L at each of them.
+    modes
+        Minimum and modes around which the ensemble lies.
+    scale
+        1/T0, the n beta in units of which temperatures are given.
+    """
+    vectors = jnp.asarray(modes.vectors, float)
+    terms = _terms(target, positions, modes.minimum.position, vectors)
+    above, below = (np.asarray(x, float) for x in terms)  # (seed, mode)
+    temperatures = above.mean(axis=0) / below.mean(axis=0)
+    influence = above / above.mean(axis=0) - below / below.mean(axis=0)  # of log T, on each seed
+    errors = influence.std(axis=0, ddof=1) / np.sqrt(len(influence))
+    slope = slope_error = None
+    x = np.log(modes.eigenvalues)
+    if np.ptp(x) > SPREAD and np.all(temperatures > 0):
+        weights = (x - x.mean()) / np.sum((x - x.mean()) ** 2)
+        slope = float(weights @ np.log(temperatures))
+        slope_error = float((influence @ weights).std(ddof=1) / np.sqrt(len(influence)))
+    excess = scale * (np.asarray(losses, float) - modes.minimum.loss)
+    mean, error = float(excess.mean()), float(excess.std(ddof=1) / np.sqrt(len(excess)))
+    shared = (name, modes.eigenvalues, temperatures * scale, errors, slope, slope_error)
+    return Spectrum(*shared, mean, error, modes.trace / 2)
+
+
+@eqx.filter_jit
+def _terms(
+    target: Posterior, positions: Position, minimum: Position, vectors: Float[Array, "d k"]
+) -> tuple[Float[Array, "s k"], Float[Array, "s k"]]:
+    """Both sides of Stein's identity on each seed: d_i v_i . grad L, and 1 + d_i v_i . grad log r."""
+    center = target.flat(minimum)
+
+    def terms(position):
+        vector = target.flat(position)
+        along = (vector - center) @ vectors
+        slope = jax.grad(lambda v: target.model.loss(target.unflat(v)))(vector) @ vectors
+        prior = jax.grad(lambda v: target.log_regularizer(target.unflat(v)))(vector) @ vectors
+        return along * slope, 1 + along * prior
+
+    return jax.lax.map(terms, positions, batch_size=256)

@@ -1,0 +1,138 @@
+"""Figures as plain matplotlib objects; each is drawn on axes that the caller may style."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
+from scipy import stats
+
+from ..comparison.compare import Comparison
+from ..comparison.effects import Sample
+from ..comparison.spectrum import Spectrum
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's, which read on light and dark and for all eyes."""
+GREY = "#888888"
+NAMES = {"sgld": "Langevin (Bayes)", "sgd": "SGD", "sgd-shuffled": "shuffled SGD", "sgd-momentum": "SGD with momentum"}
+NAMES |= {"adam": "Adam", "gradient-descent": "gradient descent"}
+TWO_SIDED = float(stats.norm.ppf(0.975))
+
+
+def colour(dynamics: str) -> str:
+    """One for each dynamics, the same in every figure."""
+    known = list(NAMES)
+    return COLOURS[known.index(dynamics)] if dynamics in known else GREY
+
+
+def spectrum_axes(axes: Axes, spectra: Sequence[Spectrum]) -> None:
+    """Draw temperature against curvature of each mode, with 95 % intervals and the lines that the slopes mean."""
+    axes.axhline(1, color=GREY, linewidth=1, linestyle=":", zorder=0)
+    for index, found in enumerate(spectra):
+        shade = colour(found.dynamics)
+        half = TWO_SIDED * found.log_errors
+        low, high = (found.temperatures * (1 - np.exp(-half)), found.temperatures * (np.exp(half) - 1))
+        label = NAMES.get(found.dynamics, found.dynamics)
+        if found.slope is not None and found.slope_error is not None:
+            label += f": slope {found.slope:.2f} ± {TWO_SIDED * found.slope_error:.2f}"
+            x = np.log(found.eigenvalues)
+            ends = np.array([x.min(), x.max()])
+            middle = np.log(found.temperatures).mean()
+            centre = np.sqrt(np.mean(found.log_errors**2) / len(x))
+            line = middle + found.slope * (ends - x.mean())
+            band = TWO_SIDED * np.hypot(centre, found.slope_error * (ends - x.mean()))
+            axes.plot(np.exp(ends), np.exp(line), color=shade, linewidth=1.5)
+            axes.fill_between(
+                np.exp(ends), np.exp(line - band), np.exp(line + band), color=shade, alpha=0.2, linewidth=0
+            )
+        spread = 1 + 0.04 * (index - (len(spectra) - 1) / 2)
+        points = {"fmt": "o", "markersize": 4, "elinewidth": 1, "color": shade, "label": label}
+        axes.errorbar(found.eigenvalues * spread, found.temperatures, yerr=np.stack([low, high]), **points)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("curvature of the mode (Hessian eigenvalue)")
+    axes.set_ylabel("temperature of the mode / T\N{SUBSCRIPT ZERO}")
+    everywhere = np.concatenate([found.eigenvalues for found in spectra])
+    if everywhere.max() < 2 * everywhere.min():
+        axes.set_xlim(everywhere.min() / 2, everywhere.max() * 2)
+    plain_ticks(axes)
+    axes.legend(frameon=False, fontsize="small")
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Numbers as people write them, few of them."""
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        steps = np.array([1, 1.5, 2, 3, 5] if high / low < 10 else [1, 2, 5] if high / low < 100 else [1])
+        ticks = np.concatenate([steps * 10.0**power for power in range(-12, 13)])
+        kept = ticks[(ticks >= low) & (ticks <= high)]
+        axis.set_ticks(kept, [f"{tick:g}" for tick in kept])
+        axis.set_minor_formatter(NullFormatter())
+
+
+def spectrum_figure(panels: Mapping[str, Sequence[Spectrum]]) -> Figure:
+    """One panel a model, temperatures on one scale."""
+    figure = Figure(figsize=(4.2 * len(panels), 3.8), layout="constrained")
+    rows = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, spectra) in zip(rows, panels.items(), strict=True):
+        spectrum_axes(axes, spectra)
+        axes.set_title(title)
+        if axes is not rows[0]:
+            axes.set_ylabel("")
+    return figure
+
+
+def forest_figure(comparison: Comparison) -> Figure:
+    """Effects with their 90 % intervals, in units of the margin, which is shaded."""
+    effects = comparison.effects
+    figure = Figure(figsize=(4.2, 0.6 + 0.24 * len(effects)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(-1, 1, color=GREY, alpha=0.25, linewidth=0)
+    axes.axvline(0, color=GREY, linewidth=1)
+    for row, effect in enumerate(effects):
+        low, high = (bound / effect.margin for bound in effect.interval)
+        axes.plot([low, high], [row, row], color=colour(comparison.dynamics), linewidth=1.5)
+        axes.plot(effect.value / effect.margin, row, "o", markersize=3.5, color=colour(comparison.dynamics))
+    axes.set_yticks(range(len(effects)), [f"{e.observable}, {KINDS[e.kind]}" for e in effects], fontsize="small")
+    axes.invert_yaxis()
+    axes.set_xscale("symlog", linthresh=2)
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in (-1000, -100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100, 1000) if low <= tick <= high]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("effect / margin")
+    axes.set_title(NAMES.get(comparison.dynamics, comparison.dynamics))
+    return figure
+
+
+KINDS = {
+    "mean": "mean",
+    "median": "median",
+    "log_sd_ratio": "spread",
+    "log_mad_ratio": "spread",
+    "log_temperature": "temperature",
+}
+
+
+def ecdf_difference_figure(observable: str, pairs: Mapping[str, tuple[Sample, Sample, float]]) -> Figure:
+    """Distribution function of each law less its reference's, against the reference's quantile, with a 95 % band.
+
+    ``pairs``: sample, reference and the reference's effective sample size. The band is simultaneous in the argument, by
+    Dvoretzky, Kiefer and Wolfowitz's inequality for each of the two: it holds wherever both do, so it is conservative.
+    """
+    figure = Figure(figsize=(4.2, 2.6), layout="constrained")
+    axes = figure.subplots()
+    widest = 0.0
+    for name, (sample, reference, effective) in pairs.items():
+        values = np.sort(reference.values.ravel())
+        points = values[:: max(len(values) // 400, 1)]
+        ours = np.searchsorted(np.sort(sample.values.ravel()), points, side="right") / sample.values.size
+        theirs = np.searchsorted(values, points, side="right") / values.size
+        axes.plot(theirs, ours - theirs, color=colour(name), linewidth=1.2)
+        widest = max(widest, sum(np.sqrt(np.log(2 / 0.025) / (2 * size)) for size in (sample.values.size, effective)))
+    axes.axhspan(-widest, widest, color=GREY, alpha=0.25, linewidth=0)
+    axes.axhline(0, color=GREY, linewidth=1)
+    axes.set_xlabel("quantile of the reference")
+    axes.set_ylabel("difference")
+    axes.set_title(observable)
+    return figure
