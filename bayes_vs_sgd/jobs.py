@@ -25,7 +25,7 @@ from .learning_coefficient import learning_coefficient
 from .load import build_model, load_module
 from .model import Model
 from .posterior import Posterior
-from .report.page import comparison_page
+from .report.page import comparison_page, llc_page
 from .report.tables import comparison_table, llc_table
 from .settings import LLC, SAMPLERS, Compare, Run
 from .simulate import simulate
@@ -128,6 +128,9 @@ def llc_verb(model: Model, settings: LLC, run: Run, folder: Path, console: Conso
         raise KeyboardInterrupt
     found = learning_coefficient(tree, target, settings.baseline, time.monotonic() - started)
     console.print(llc_table(found, type(dynamics).__name__, target))
+    page = llc_page(found, tree, target, describe_model(model), type(dynamics).__name__, repeat())
+    write_file(folder / "llc.html", page)
+    console.print(f"page {folder / 'llc.html'}", highlight=False, soft_wrap=True)
     shared = {"model": describe_model(model), "sampler": {"dynamics": type(dynamics).__name__, **dynamics.settings}}
     return found.to_json() | shared | {"inverse_temperature": beta, "localization": settings.localization}
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..curvature import DENSE, Minimum, gradient_noise, hessian
+from ..dynamics.base import Dynamics
 from ..errors import InputError
 from ..model import Position
 from ..posterior import Posterior
@@ -99,17 +100,17 @@ def hessian_modes(target: Posterior, minimum: Minimum) -> Modes:
     return Modes(minimum, values[kept], vectors[:, kept], float(values.sum()))
 
 
-def spectrum_at_minimum(study: "Study", name: str) -> Spectrum:
+def spectrum_at_minimum(study: "Study", name: str, dynamics: Dynamics | None = None) -> Spectrum:
     """Temperature spectrum of a dynamics that starts at the minimum and runs until its modes have settled.
 
     T0 is 1/(n beta) for Langevin dynamics, as cold as it takes to stay near the minimum, and (eta / 2B) tr C / tr H for the
-    others: what plain SGD gives a mode of curvature 1 where C is c H.
+    others: what plain SGD gives a mode of curvature 1 where C is c H. A dynamics of one's own may stand for the named one.
     """
     model, settings = study.model, study.settings
     modes = hessian_modes(Posterior(model), study.minimum)
     noise = gradient_noise(model, study.minimum.position).trace
     scale = 2 * settings.batch_size / study.learning_rate * modes.trace / noise if noise else float(model.num_examples)
-    dynamics, rows = study.dynamics(name), settings.batch_size
+    dynamics, rows = dynamics or study.dynamics(name), settings.batch_size
     if name == "sgld":
         size = np.mean(np.square(np.concatenate([np.ravel(v) for v in study.minimum.position.values()])))
         scale = max(scale, 2 * SETTLED / (modes.eigenvalues[-1] * LOCAL**2 * max(size, 1e-6)))

@@ -136,3 +136,22 @@ def ecdf_difference_figure(observable: str, pairs: Mapping[str, tuple[Sample, Sa
     axes.set_ylabel("difference")
     axes.set_title(observable)
     return figure
+
+
+def running_mean_figure(draws: np.ndarray, interval: tuple[float, float], known: float | None = None) -> Figure:
+    """Running mean of a scalar (chain, draw) along each chain, the interval of the estimate, and a known value."""
+    figure = Figure(figsize=(5.5, 3), layout="constrained")
+    axes = figure.subplots()
+    count = np.arange(1, draws.shape[1] + 1)
+    for chain in np.cumsum(draws, axis=1) / count:
+        axes.plot(count, chain, color=COLOURS[0], linewidth=0.8, alpha=0.6)
+    axes.axhspan(*interval, color=GREY, alpha=0.35, linewidth=0)
+    if known is not None:
+        axes.axhline(known, color=GREY, linewidth=1, linestyle="--")
+    late = np.cumsum(draws, axis=1)[:, len(count) // 20 :] / count[len(count) // 20 :]
+    reach = [*np.quantile(late[np.isfinite(late)], [0.0, 1.0]), *interval, *([] if known is None else [known])]
+    room = 0.1 * (max(reach) - min(reach) + 1e-12)
+    axes.set_ylim(min(reach) - room, max(reach) + room)
+    axes.set_xlabel("draws of a chain")
+    axes.set_ylabel("running mean")
+    return figure

@@ -18,8 +18,10 @@ from ..comparison.compare import Comparison
 from ..comparison.effects import Sample, scalar_draws
 from ..comparison.stationarity import ENSEMBLE
 from ..diagnostics import ess
-from .figures import NAMES, colour, ecdf_difference_figure, forest_figure, spectrum_figure
-from .tables import legend, number, used_beta
+from ..learning_coefficient import LearningCoefficient
+from ..posterior import Posterior
+from .figures import NAMES, colour, ecdf_difference_figure, forest_figure, running_mean_figure, spectrum_figure
+from .tables import legend, llc_rows, number, used_beta
 
 INK = "#010203"
 """Colour of text and frames in the figures, replaced by the page's own, so that they follow light and dark."""
@@ -128,11 +130,8 @@ def comparison_page(
         for name in observables
         if trees
     ]
-    environment = Environment(
-        loader=PackageLoader("bayes_vs_sgd", "report"), autoescape=True, undefined=StrictUndefined
-    )
-    environment.globals |= {"number": number, "names": NAMES, "used_beta": used_beta, "plain": plain, "colour": colour}
-    return environment.get_template("compare.html").render(
+    return render(
+        "compare.html",
         answer=sentence(comparisons) if comparisons else "Interrupted before the first comparison.",
         comparisons=comparisons,
         spectra=spectra,
@@ -144,8 +143,37 @@ def comparison_page(
         truth=truth,
         command=command,
         missing=missing,
-        versions={name: version(name) for name in LIBRARIES},
     )
+
+
+def llc_page(
+    found: LearningCoefficient, tree: xr.DataTree, target: Posterior, model: dict[str, Any], sampler: str, command: str
+) -> str:
+    """HTML of a learning coefficient."""
+    factor = float(np.mean(target.scale))
+    excess = factor * (scalar_draws(tree, "loss") - found.baseline["value"])
+    figure = running_mean_figure(excess, found.interval, found.truth["value"] if found.truth else None)
+    return render(
+        "llc.html",
+        answer=f"Learning coefficient {number(found.value, 4)} ± {number(found.standard_error, 2)}",
+        found=found,
+        rows=llc_rows(found, sampler, target),
+        chains=svg(figure, f"Running means of {len(excess)} chains, which end near {found.value:.3g}"),
+        num_chains=len(excess),
+        model=model,
+        truth=target.model.truth,
+        command=command,
+    )
+
+
+def render(template: str, **content: Any) -> str:
+    """Fill a template of this folder."""
+    environment = Environment(
+        loader=PackageLoader("bayes_vs_sgd", "report"), autoescape=True, undefined=StrictUndefined
+    )
+    environment.globals |= {"number": number, "names": NAMES, "used_beta": used_beta, "plain": plain, "colour": colour}
+    environment.globals |= {"versions": {name: version(name) for name in LIBRARIES}}
+    return environment.get_template(template).render(**content) + "\n"
 
 
 def laws(name: str, trees: dict[str, tuple[xr.DataTree, xr.DataTree]]) -> dict[str, tuple[Sample, Sample, float]]:

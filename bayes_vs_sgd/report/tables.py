@@ -108,31 +108,31 @@ def legend(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def llc_table(found: LearningCoefficient, dynamics: str, target: Posterior) -> Group:
+def llc_rows(found: LearningCoefficient, dynamics: str, target: Posterior) -> list[tuple[str, str]]:
     """The estimate, its errors and what says whether to believe it."""
-    table = Table(show_header=False, box=None, pad_edge=False)
     low, high = found.interval
-    table.add_row(
-        "learning coefficient", f"{found.value:.4g} ± {found.standard_error:.2g} (95 %: {low:.4g} .. {high:.4g})"
-    )
+    rows = [("learning coefficient", f"{found.value:.4g} ± {found.standard_error:.2g} (95 %: {low:.4g} .. {high:.4g})")]
     if found.truth:
-        table.add_row(
-            "known lambda",
-            f"{found.truth['value']:g} ({found.truth['source']}); at finite n the estimate differs from it",
-        )
-    table.add_row("baseline L(w*)", f"{found.baseline['value']:.8g}: {found.baseline['source']}")
+        known = f"{found.truth['value']:g} ({found.truth['source']}); at finite n the estimate differs from it"
+        rows.append(("known lambda", known))
+    rows.append(("baseline L(w*)", f"{found.baseline['value']:.8g}: {found.baseline['source']}"))
     if found.other_baseline:
-        table.add_row(
-            "with the other baseline", f"{found.other_baseline['estimate']:.4g}: {found.other_baseline['source']}"
-        )
+        other = f"{found.other_baseline['estimate']:.4g}: {found.other_baseline['source']}"
+        rows.append(("with the other baseline", other))
     beta, scale = float(np.mean(target.inverse_temperature)), float(np.mean(target.scale))
-    table.add_row("target", f"beta {beta:.4g}, n beta {scale:.4g}, localization {float(target.localization):g}")
-    table.add_row(
-        "sampler",
-        f"{dynamics}: R-hat {found.rhat:.3f}, ESS {found.ess:,.0f}, {found.num_gradients:,.3g} example gradients",
-    )
-    table.add_row("trusted", "yes" if found.trusted else "no: " + "; ".join(found.warnings))
-    return Group(table)
+    rows.append(("target", f"beta {beta:.4g}, n beta {scale:.4g}, localization {float(target.localization):g}"))
+    gradients = f"{found.num_gradients:,.3g} example gradients"
+    rows.append(("sampler", f"{dynamics}: R-hat {found.rhat:.3f}, ESS {found.ess:,.0f}, {gradients}"))
+    rows.append(("trusted", "yes" if found.trusted else "no: " + "; ".join(found.warnings)))
+    return rows
+
+
+def llc_table(found: LearningCoefficient, dynamics: str, target: Posterior) -> Table:
+    """The same on the terminal."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for row in llc_rows(found, dynamics, target):
+        table.add_row(*row)
+    return table
 
 
 def coloured(verdict: str | None) -> Text:

@@ -1,0 +1,118 @@
+"""Temperatures of the modes at a minimum: one under Bayes, in proportion to the curvature under SGD."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.comparison.spectrum import hessian_modes, spectrum_at_minimum, temperature_spectrum
+from bayes_vs_sgd.curvature import hessian
+from bayes_vs_sgd.settings import Compare
+
+SEEDS = 4000
+Z = 4.9
+"""Standard errors that a normal law passes once in a million cases."""
+
+
+def gaussian_spectrum(load, temperatures, prior_scale=2.0):
+    """Of exact draws around the minimum of a regression, with a temperature for each mode."""
+    model = load("linear_regression", prior_scale=prior_scale)
+    study = bvs.Study(model)
+    target, modes = bvs.Posterior(model), hessian_modes(bvs.Posterior(model), study.minimum)
+    temperatures = temperatures(modes.eigenvalues)
+    precision = modes.eigenvalues / temperatures + prior_scale**-2
+    center = modes.vectors.T @ np.asarray(study.minimum.position["w"], float)
+    mean = (modes.eigenvalues / temperatures) * center / precision
+    along = mean + np.random.default_rng(0).normal(size=(SEEDS, 5)) / np.sqrt(precision)
+    positions = jnp.asarray(along @ modes.vectors.T, float)
+    losses = model.example_losses({"w": positions[0]}).mean() + np.zeros(SEEDS)
+    return temperature_spectrum("exact", target, {"w": positions}, losses, modes, 1.0), temperatures
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(
+    ("temperatures", "slope"),
+    [(lambda h: np.full_like(h, 0.05), 0), (lambda h: 0.02 * h, 1), (lambda h: 0.02 * np.sqrt(h), 0.5)],
+    ids=["Bayes", "SGD", "Adam"],
+)
+def test_exact_draws_have_their_temperatures(load, temperatures, slope):
+    """The prior is strong enough to matter, and belongs to the law: it is not tempered."""
+    found, wanted = gaussian_spectrum(load, temperatures)
+    np.testing.assert_array_less(np.abs(np.log(found.temperatures / wanted)), Z * found.log_errors)
+    assert abs(found.slope - slope) < Z * found.slope_error
+    assert found.slope_error < 0.02
+
+
+@pytest.mark.law
+def test_without_the_prior_term_hot_flat_modes_would_look_cold(load):
+    """Planted bug: the identity of a law without a prior, E[d_i v_i . grad L] = T_i."""
+    found, wanted = gaussian_spectrum(load, lambda h: np.full_like(h, 0.5), prior_scale=0.5)
+    np.testing.assert_array_less(np.abs(np.log(found.temperatures / wanted)), Z * found.log_errors)
+    model = load("linear_regression", prior_scale=1e6)
+    minimum = bvs.Study(model).minimum
+    modes = hessian_modes(bvs.Posterior(model), minimum)
+    precision = modes.eigenvalues / 0.5 + 4
+    along = np.random.default_rng(0).normal(size=(SEEDS, 5)) / np.sqrt(precision)
+    positions = jnp.asarray(np.asarray(minimum.position["w"]) + along @ modes.vectors.T, float)
+    bug = temperature_spectrum("bug", bvs.Posterior(model), {"w": positions}, np.zeros(SEEDS), modes, 1.0)
+    assert np.log(bug.temperatures[-1] / 0.5) < -Z * bug.log_errors[-1]
+
+
+@pytest.mark.exact
+def test_hessian_modes_are_those_of_the_closed_form(load):
+    """B1 at depth 2: s_i + s_j for balanced layers, over noise^2."""
+    model = load("deep_linear", unseen_inputs=0, noise=1.0, noise_free=True)
+    modes = hessian_modes(bvs.Posterior(model), bvs.Study(model).minimum)
+    expected = sorted((a + b for a in (2.0, 1.0, 0.4) for b in (2.0, 1.0, 0.4)), reverse=True)
+    np.testing.assert_allclose(modes.eigenvalues, expected, rtol=1e-4)  # float32, minimum by L-BFGS
+    np.testing.assert_allclose(modes.trace, sum(expected), rtol=1e-4)
+
+
+CASES = {
+    "regression": ("linear_regression", {"covariance": (3.0, 1.0, 0.4, 0.3), "prior_scale": 30.0, "rotated": True}),
+    "depth 2": ("deep_linear", {"noise": 1.0, "unseen_inputs": 0, "spectrum": (3.0, 1.5, 0.7)}),
+    "depth 3": ("deep_linear", {"noise": 1.0, "unseen_inputs": 0, "widths": (3,) * 4, "spectrum": (1.6, 1.0, 0.6)}),
+}
+
+
+def study_of(load, case, **settings):
+    name, config = CASES[case]
+    return bvs.Study(load(name, data_seed=3, **config), Compare(num_seeds=8000, **settings), seed=5, progress=False)
+
+
+@pytest.mark.law
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_claims_of_the_figure_at_other_settings(load, case):
+    """Half the figure's learning rate, other data. Slopes within .05 of 0 and 1.
+
+    Excess loss within 3 % of half the modes (Langevin) and of half the trace (SGD), above by at most the step's own
+    effect: eta h / 2 = 2.5 % for Langevin, and eta h (1 + (d + 1)/B)/2 = 4 % for SGD at the sharpest mode.
+    """
+    study = study_of(load, case)
+    study = study_of(load, case, learning_rate=study.learning_rate / 2)
+    langevin, sgd, momentum = (spectrum_at_minimum(study, name) for name in ("sgld", "sgd", "sgd-momentum"))
+    assert abs(langevin.slope) < 0.05
+    assert abs(sgd.slope - 1) < 0.05
+    assert abs(momentum.slope - 1) < 0.05
+    half = len(langevin.eigenvalues) / 2
+    assert 0.97 < langevin.excess / half < 1.03 * 1.025
+    assert 0.97 < sgd.excess / sgd.half_trace < 1.03 * 1.04
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_preconditioned_sgd_has_one_temperature_and_adam_half_the_slope(load):
+    """With P the inverse of the noise covariance, C = H here, all directions are shaken alike: P C P is proportional to P."""
+    study = study_of(load, "regression")
+    inverse = np.linalg.inv(np.asarray(hessian(study.model, study.minimum.position), float))
+
+    def natural(learning_rate):
+        precondition = optax.stateless(lambda gradient, _: {"w": jnp.asarray(inverse, float) @ gradient["w"]})
+        return optax.chain(precondition, optax.sgd(learning_rate))
+
+    found = spectrum_at_minimum(study, "natural gradient", bvs.Optimizer(natural, 8, learning_rate=0.05))
+    assert abs(found.slope) < 0.05
+    axes = bvs.Study(load("linear_regression", prior_scale=30.0), Compare(num_seeds=8000), progress=False)
+    assert abs(spectrum_at_minimum(axes, "adam").slope - 0.5) < 0.1
