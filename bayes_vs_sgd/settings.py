@@ -22,7 +22,7 @@ class Compare:
     num_seeds: int = 2000
     """Independent runs of each dynamics."""
     num_steps: int = 2000
-    """Steps at first; doubled until the ensemble is stationary."""
+    """Steps at first; doubled until the ensemble is stationary, or cannot be within max_seconds."""
     initial_scale: float | None = None
     """Runs start from prior draws times this; by default the largest of 1, 1/2, 1/4, ... at which plain SGD is stable."""
     objective: Literal["loss", "posterior"] = "loss"

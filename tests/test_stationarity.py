@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.stats import binom
 
 from bayes_vs_sgd.comparison.effects import MARGINS, drift
-from bayes_vs_sgd.comparison.stationarity import settled
+from bayes_vs_sgd.comparison.stationarity import hopeless, settled
 
 REPETITIONS, SEEDS = 300, 2000
 pytestmark = pytest.mark.law
@@ -57,3 +58,17 @@ def test_a_frozen_direction_depends_on_the_start_for_ever():
     frozen = rng.normal(size=SEEDS)
     assert not is_settled([frozen, frozen, frozen])
     assert not is_settled([frozen + 0.1 * rng.normal(size=SEEDS) for _ in range(3)])
+
+
+def test_hopeless_is_what_a_longer_run_would_still_remember():
+    """A part that relaxes by exp(-1/2) over the second half: twice as long leaves exp(-1), 1.2 times .55 of it."""
+    rng = np.random.default_rng(5)
+    values = np.repeat(np.stack(ensemble(rng, 1.0, 0.5, 0.0), axis=1), [1, 1, 2], axis=1)  # draws at 1/4, 1/2, 3/4, 1
+    posterior = xr.Dataset({"x": (("chain", "draw"), values)})
+    final = xr.Dataset({"lost_at_step": ("chain", np.full(SEEDS, -1))})
+    tree = xr.DataTree.from_dict({"posterior": posterior, "final_position": final})
+    assert hopeless(tree, ["x"], 1.1)
+    assert not hopeless(tree, ["x"], 2.0)
+    posterior["x"] = (("chain", "draw"), np.repeat(values[:, :1], 4, axis=1))
+    frozen = xr.DataTree.from_dict({"posterior": posterior, "final_position": final})
+    assert hopeless(frozen, ["x"], 1e6)

@@ -21,7 +21,7 @@ from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
 from .compare import Comparison, compare, ensemble_terms, primary
 from .spectrum import STEP, Spectrum, spectrum_at_minimum
-from .stationarity import unsettled
+from .stationarity import hopeless, unsettled
 from .temperature import reference_scale
 
 MOMENTUM = 0.9
@@ -175,9 +175,11 @@ class Study:
                 progress=self.progress,
                 title=name,
             )
-            if not unsettled(whole(tree), list(self.chosen)) or num_steps >= self.settings.num_steps * 2**MAX_DOUBLINGS:
+            moving = unsettled(whole(tree), list(self.chosen))
+            left = (deadline - time.monotonic()) * tree.attrs.get("steps_per_second", np.inf)
+            if not moving or num_steps >= self.settings.num_steps * 2**MAX_DOUBLINGS or left < num_steps:
                 return tree
-            if time.monotonic() + num_steps / tree.attrs.get("steps_per_second", np.inf) > deadline:
+            if hopeless(tree, moving, 1 + left / num_steps):
                 return tree
             num_steps *= 2
 

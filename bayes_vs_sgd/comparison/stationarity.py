@@ -12,6 +12,8 @@ seeds a part with less than a seventh of the variance may be overlooked). A froz
 on the start for ever, which is not called stationary.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import xarray as xr
 from scipy import stats
@@ -33,24 +35,44 @@ def unsettled(tree: xr.DataTree, names: list[str]) -> list[str] | None:
     kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
     if kept.sum() < ENSEMBLE or num_draws < 4:
         return None
-    found = []
+    times = times_of(tree, kept)
+    return [n for n in names if not all(settled(c, *times(n)) for c in drift(n, *times(n)[1:]))]
+
+
+def hopeless(tree: xr.DataTree, names: list[str], longer: float) -> bool:
+    """Whether a run so many times longer would still remember more than half of what this one does of some observable."""
+    kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
+    times = times_of(tree, kept)
     for name in names:
-        past = [scalar_draws(tree, name)[kept, n - 1] for n in (num_draws // 4, num_draws // 2, num_draws)]
-        if not all(settled(change, *past) for change in drift(name, *past[1:])):
-            found.append(name)
-    return found
+        x, y, z = centered_ranks(*times(name))
+        if _mean_over_error(x * y) > stats.norm.isf(NO_MEMORY):
+            rho = np.clip(np.mean(x * z) / np.mean(x * y), 0, 1)
+            if rho**longer > 0.5:
+                return True
+    return False
+
+
+def times_of(tree: xr.DataTree, kept: np.ndarray) -> Callable[[str], list[np.ndarray]]:
+    """Return a function that gives an observable at a quarter, half and the end."""
+    num_draws = tree["posterior"].sizes["draw"]
+    return lambda name: [scalar_draws(tree, name)[kept, n - 1] for n in (num_draws // 4, num_draws // 2, num_draws)]
+
+
+def centered_ranks(*samples: np.ndarray) -> list[np.ndarray]:
+    """Ranks in all samples together, each sample's centered: heavy tails cannot move them."""
+    ranks = stats.rankdata(np.concatenate(samples)).reshape(len(samples), -1)
+    return [v - v.mean() for v in ranks]
 
 
 def settled(change: Effect, quarter: np.ndarray, half: np.ndarray, end: np.ndarray) -> bool:
     """Whether a change from half time to the end, and what is to come of it, lie within the margin.
 
     What is to come does if rho is below margin / (margin + change): tested as a moment, x_q (x_t - rho x_h), which holds its
-    level where memory is weak, on pooled ranks, which heavy tails cannot move.
+    level where memory is weak.
     """
     if not change.inside:
         return False
-    x, y, z = stats.rankdata(np.concatenate([quarter, half, end])).reshape(3, len(end))
-    x, y, z = (v - v.mean() for v in (x, y, z))
+    x, y, z = centered_ranks(quarter, half, end)
     if _mean_over_error(x * y) < stats.norm.isf(NO_MEMORY):
         return True
     rho = change.margin / (change.margin + max(abs(bound) for bound in change.interval))

@@ -79,6 +79,10 @@ def spectrum_figure(panels: Mapping[str, Sequence[Spectrum]]) -> Figure:
         axes.set_title(title)
         if axes is not rows[0]:
             axes.set_ylabel("")
+    everywhere = np.concatenate([found.temperatures for spectra in panels.values() for found in spectra])
+    hot = everywhere[everywhere > 0]
+    rows[0].set_ylim(min(hot.min(), 1) / 2, 2 * max(hot.max(), 1))
+    plain_ticks(rows[0])
     return figure
 
 

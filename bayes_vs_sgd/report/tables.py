@@ -48,7 +48,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Group:
 
 def spectrum_table(spectra: Sequence[Spectrum]) -> Table:
     """Temperatures of the modes at the minimum, and what they add up to."""
-    title = "Temperature of the modes at the minimum: slope 0 under the posterior, 1 where it follows the curvature"
+    title = "Temperature of the modes at the minimum (slope 0 under the posterior)"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("dynamics", "modes", "coldest / T0", "hottest / T0", "slope", "(E[L] - L*) / T0", "tr H / 2"):
         table.add_column(column, justify="left" if column == "dynamics" else "right", no_wrap=True)

@@ -1,0 +1,33 @@
+"""Every analysis runs from a clone and writes its figure and its numbers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ANALYSES = sorted((Path(__file__).parents[1] / "analyses").glob("*.py"))
+
+
+@pytest.mark.smoke
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ANALYSES, ids=lambda path: path.stem)
+def test_an_analysis_runs_at_toy_size(script, tmp_path):
+    command = [sys.executable, str(script), "--num-seeds", "20", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / f"{script.stem}.json").read_text())
+    assert "</svg>" in (tmp_path / f"{script.stem}.svg").read_text()
+
+
+@pytest.mark.exact
+def test_the_figure_of_the_readme_is_of_the_numbers_beside_it():
+    """The committed numbers hold what the caption says: slope 0 for Bayes, about 1 for SGD wherever there is depth."""
+    numbers = json.loads((ANALYSES[0].parent / "temperature_spectrum.json").read_text())
+    one, *deep = numbers.values()
+    assert all(spectrum["slope"] is None for spectrum in one)
+    for panel in deep:
+        slopes = {spectrum["dynamics"]: (spectrum["slope"], spectrum["slope_error"]) for spectrum in panel}
+        assert abs(slopes["sgld"][0]) < 4 * slopes["sgld"][1]
+        assert abs(slopes["sgd"][0] - 1) < 0.1
