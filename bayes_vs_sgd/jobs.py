@@ -22,7 +22,7 @@ from .curvature import hessian_eigenvalues, reference_point
 from .dynamics import NUTS, SGLD, Dynamics, Grid
 from .errors import InputError, nearest
 from .learning_coefficient import learning_coefficient
-from .load import build_model, load_module
+from .load import at_checkpoint, build_model, load_module
 from .model import Model
 from .posterior import Posterior
 from .report.page import comparison_page, llc_page
@@ -55,6 +55,8 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     if run.json not in (None, "-") and not Path(run.json).parent.is_dir():
         raise InputError(f"--json {run.json}: there is no folder {Path(run.json).parent}")
     model = build_model(module, config, run.data_seed)
+    if run.center is not None:
+        model = at_checkpoint(model, run.center)
     folder = run_folder(verb, run, settings, model)
     console = Console(stderr=run.json == "-")
     console.width = max(console.width, TABLE_WIDTH)
@@ -164,7 +166,7 @@ def describe_model(model: Model) -> dict[str, Any]:
         "config": model.facts.get("config"),
         "num_parameters": model.num_parameters,
         "num_examples": model.num_examples,
-    }
+    } | ({"center": model.facts["center"]} if "center" in model.facts else {})
 
 
 def parse(verb: str, config: type | None, arguments: list[str]) -> tuple[Run, Any, Any]:

@@ -45,6 +45,11 @@ class LearningCoefficient:
         content = asdict(self)
         return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in content.items()}
 
+    def _repr_html_(self) -> str:
+        from .report.notebook import estimate_html
+
+        return estimate_html(self)
+
 
 def baselines(target: Posterior) -> dict[str, dict[str, Any]]:
     """Loss at the known population optimum, where there is one, and at the empirical minimum next to it."""
@@ -52,7 +57,8 @@ def baselines(target: Posterior) -> dict[str, dict[str, Any]]:
     minimum = reference_point(model, target.center)
     if model.optimum is not None:
         loss = float(loss_and_gradient(model, model.unconstrain(model.optimum))[0])
-        found["optimum"] = {"value": loss, "source": "empirical loss at the model's population optimum"}
+        where = model.facts.get("center", "the model's population optimum")
+        found["optimum"] = {"value": loss, "source": f"empirical loss at {where}"}
     source = f"empirical minimum by L-BFGS, gradient norm {minimum.gradient_norm:.1e}"
     return found | {"minimum": {"value": minimum.loss, "source": source}}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from .errors import InputError, nearest
 from .model import Model
@@ -70,6 +71,21 @@ def load_model(path: str | Path, data_seed: int = 0, **config: Any) -> Model:
     except Exception as error:
         raise InputError(f"{path}: {error}") from error
     return build_model(module, made, data_seed)
+
+
+def at_checkpoint(model: Model, path: str | Path) -> Model:
+    """Put the values in an .npz file, one array a site of the program, in the place of the model's optimum."""
+    try:
+        with np.load(path) as archive:
+            values = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise InputError(f"--center {path}: there is no such file") from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"--center {path} is no .npz file: make it with numpy.savez({str(path)!r}, w=...)") from error
+    try:
+        return model.at(values, str(path))
+    except InputError as error:
+        raise InputError(f"--center {path}: {error}") from error
 
 
 def user_line(error: BaseException, path: Path) -> str:

@@ -113,6 +113,16 @@ class Model(eqx.Module):
             self.compressed = check_data(compressed)
             self.offset = check_compressed(self)
 
+    def at(self, values: Mapping[str, Any], source: str = "given values") -> "Model":
+        """Return the model with values of one's own, such as a checkpoint, in the place of the optimum.
+
+        What is known of the optimum is not known of them: the truth is dropped.
+        """
+        kept = ("probes", "observables", "properties", "exact_sampler", "compressed")
+        facts = {k: v for k, v in self.facts.items() if k not in ("truth", "observed", "targets")} | {"center": source}
+        parts = {name: getattr(self, name) for name in kept}
+        return Model(self.program.function, self.data, optimum=values, facts=facts, **parts)
+
     @property
     def num_examples(self) -> int:
         """Number of examples n."""

@@ -69,6 +69,8 @@ class Run:
     """Seed of the simulation."""
     data_seed: int = 0
     """Seed of the model's data."""
+    center: Path | None = None
+    """A checkpoint in the place of the optimum: an .npz file with an array for each site of the program."""
     out: Path | None = None
     """Run folder; a fresh one under runs/ by default."""
     resume: Path | None = None

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from bayes_vs_sgd.cli import run
@@ -133,3 +134,21 @@ def test_lost_chains_mean_no_verdict(capsys):
     (found,) = json.loads(Path("lost.json").read_text())["comparisons"]
     assert found["verdict"] == "no-verdict"
     assert found["chains_lost"] == 200
+
+
+def test_a_checkpoint_takes_the_place_of_the_optimum(capsys):
+    values = {"W1": np.eye(3, 4), "W2": np.eye(3)}
+    np.savez("checkpoint.npz", **values)
+    short = ["--num-chains", "4", "--num-draws", "50", "--num-warmup", "10", "--localization", "100"]
+    assert run(["llc", DLN, "--center", "checkpoint.npz", *short, "--json", "at.json"]) == 0
+    found = json.loads(Path("at.json").read_text())
+    assert found["model"]["center"] == "checkpoint.npz"
+    assert found["baseline"]["source"] == "empirical loss at checkpoint.npz"
+    assert found["truth"] is None
+    assert "there is no such file" in fails(capsys, "llc", DLN, "--center", "missing.npz")
+    Path("text.npz").write_text("weights")
+    assert "is no .npz file" in fails(capsys, "llc", DLN, "--center", "text.npz")
+    np.savez("wrong.npz", W1=np.eye(3, 4), W3=np.eye(3))
+    assert "--center wrong.npz" in fails(capsys, "llc", DLN, "--center", "wrong.npz")
+    np.savez("small.npz", W1=np.eye(3), W2=np.eye(3))
+    assert "has shape (3, 3)" in fails(capsys, "llc", DLN, "--center", "small.npz")

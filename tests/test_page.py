@@ -62,6 +62,12 @@ def test_the_page_is_one_small_file_with_everything_described(html):
     assert page.INK not in html
 
 
+def test_a_comparison_shows_itself_in_a_notebook(found):
+    shown = found[1][1]._repr_html_()
+    assert shown.count("<svg ") == 2
+    assert f"SGD: {found[1][1].verdict}" in shown
+
+
 def test_the_answer_is_a_sentence(found):
     _, comparisons = found
     verdicts = [replace(c, verdict=v) for c, v in zip(comparisons, ("match", "mismatch"), strict=True)]
@@ -98,6 +104,7 @@ def test_the_page_of_a_learning_coefficient(found):
     assert f"Learning coefficient {estimate.value:.4g}" in written
     assert ("Not to be trusted" in written) == (not estimate.trusted)
     assert np.isfinite(estimate.value)
+    assert f"{estimate.value:.4g}" in estimate._repr_html_()
     assert not jax.config.read("jax_enable_x64")
 
 

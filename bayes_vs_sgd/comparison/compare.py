@@ -51,6 +51,11 @@ class Comparison:
         content["effects"] = [e.to_json() for e in self.effects]
         return content
 
+    def _repr_html_(self) -> str:
+        from ..report.notebook import comparison_html
+
+        return comparison_html(self)
+
 
 def primary(target: Posterior, names: list[str] | None = None) -> dict[str, Observable]:
     """Observables that decide: the primary ones, or those named."""

@@ -114,7 +114,7 @@ def spectrum_at_minimum(study: "Study", name: str, dynamics: Dynamics | None = N
     if name == "sgld":
         size = np.mean(np.square(np.concatenate([np.ravel(v) for v in study.minimum.position.values()])))
         scale = max(scale, 2 * SETTLED / (modes.eigenvalues[-1] * LOCAL**2 * max(size, 1e-6)))
-        dynamics, rows = study.langevin(scale), len(next(iter((model.compressed or model.data).values())))
+        dynamics, rows = study.langevin(scale), model.num_rows
     num_steps = max(LEAST_STEPS, int(np.ceil(SETTLED * modes.eigenvalues[0] / (STEP * modes.eigenvalues[-1]))))
     num_seeds = int(np.clip(MOST_GRADIENTS // (num_steps * rows), min(200, settings.num_seeds), settings.num_seeds))
     values = eqx.filter_jit(model.constrain)(study.minimum.position)
