@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         from_blackjax,
     )
     from .errors import InputError
+    from .given import from_positions
     from .learning_coefficient import LearningCoefficient, learning_coefficient
     from .load import load_model
     from .model import Model, Truth
@@ -45,6 +46,7 @@ _HOMES = {
         "from_blackjax",
     ),
     "errors": ("InputError",),
+    "given": ("from_positions",),
     "learning_coefficient": ("LearningCoefficient", "learning_coefficient"),
     "load": ("load_model",),
     "model": ("Model", "Truth"),
@@ -75,6 +77,7 @@ __all__ = [
     "Truth",
     "compare",
     "from_blackjax",
+    "from_positions",
     "learning_coefficient",
     "linear_network",
     "load_model",

@@ -28,7 +28,7 @@ def check_start(target: Posterior, initial: str | Mapping[str, Any], num_chains:
             raise InputError(
                 f"initial positions name {sorted(values)}, the program {[n for n, _ in target.model.latents]}"
             )
-        for name, shape in _shapes(target).items():
+        for name, shape in value_shapes(target).items():
             if values[name].shape != (num_chains, *shape):
                 raise InputError(
                     f"initial positions of {name!r} have shape {values[name].shape}, not (chains, ...) = "
@@ -42,7 +42,7 @@ def check_start(target: Posterior, initial: str | Mapping[str, Any], num_chains:
     return initial
 
 
-def _shapes(target: Posterior) -> dict[str, tuple[int, ...]]:
+def value_shapes(target: Posterior) -> dict[str, tuple[int, ...]]:
     """Shapes of the program's own values."""
     model = target.model
     zeros = {name: jax.ShapeDtypeStruct(shape, target.localization.dtype) for name, shape in model.latents}
