@@ -116,3 +116,19 @@ def test_preconditioned_sgd_has_one_temperature_and_adam_half_the_slope(load):
     assert abs(found.slope) < 0.05
     axes = bvs.Study(load("linear_regression", prior_scale=30.0), Compare(num_seeds=8000), progress=False)
     assert abs(spectrum_at_minimum(axes, "adam").slope - 0.5) < 0.1
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("name", "config", "dynamics", "message"),
+    [
+        ("product", {}, "sgld", "the Hessian at the minimum is zero"),
+        ("deep_linear", {"noise_free": True, "noise": 1.0}, "sgd", "every mode is at temperature 0"),
+    ],
+)
+def test_where_there_is_no_spectrum_it_is_said(load, name, config, dynamics, message):
+    study = bvs.Study(load(name, **config), Compare(num_seeds=20), progress=False)
+    with pytest.raises(bvs.InputError, match=message):
+        spectrum_at_minimum(study, dynamics)
+    with pytest.warns(UserWarning, match=f"no temperature spectrum of {dynamics}: .*{message}"):
+        assert study.spectrum(dynamics) is None

@@ -20,14 +20,12 @@ from ..posterior import Posterior
 from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
 from .compare import Comparison, compare, ensemble_terms, primary
-from .spectrum import STEP, Spectrum, spectrum_at_minimum
+from .spectrum import DEGENERATE, STEP, Spectrum, spectrum_at_minimum
 from .stationarity import hopeless, unsettled
 from .temperature import reference_scale
 
 MOMENTUM = 0.9
 MAX_DOUBLINGS = 6
-DEGENERATE = 1e-6
-"""A Hessian at the minimum this much smaller than at prior draws is zero."""
 NOISELESS = 1e-10
 """Gradient noise at the minimum whose variance is this much smaller than at prior draws is rounding."""
 CAREFUL = 0.98

@@ -30,6 +30,8 @@ from .effects import scalar_draws
 if TYPE_CHECKING:
     from .run import Study
 
+DEGENERATE = 1e-6
+"""A Hessian at the minimum this much smaller than elsewhere is zero."""
 STEP = 0.05
 """Step size times the largest curvature, of Langevin dynamics: its temperatures are too high by half of it."""
 FLAT = 0.05
@@ -108,9 +110,13 @@ def spectrum_at_minimum(study: "Study", name: str, dynamics: Dynamics | None = N
     """
     model, settings = study.model, study.settings
     modes = hessian_modes(Posterior(model), study.minimum)
+    dynamics, rows = dynamics or study.dynamics(name), settings.batch_size
+    if not len(modes.eigenvalues) or modes.eigenvalues[0] < DEGENERATE * study.sharpness:
+        raise InputError("the Hessian at the minimum is zero")
+    if dynamics.law == "none" and study.theory is None:
+        raise InputError("the gradients have no noise at the minimum, so every mode is at temperature 0")
     noise = gradient_noise(model, study.minimum.position).trace
     scale = 2 * settings.batch_size / study.learning_rate * modes.trace / noise if noise else float(model.num_examples)
-    dynamics, rows = dynamics or study.dynamics(name), settings.batch_size
     if name == "sgld":
         size = np.mean(np.square(np.concatenate([np.ravel(v) for v in study.minimum.position.values()])))
         scale = max(scale, 2 * SETTLED / (modes.eigenvalues[-1] * LOCAL**2 * max(size, 1e-6)))
