@@ -86,6 +86,20 @@ def test_an_interrupted_page_says_what_is_missing(found):
     assert "Interrupted before the first comparison" in nothing
 
 
+def test_a_verdict_is_kept_when_its_spectrum_is_interrupted(found, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    study, _ = found
+    settings = replace(study.settings, dynamics=("sgld",), max_seconds=100)
+    again = bvs.Study(study.model, settings, progress=False)
+    monkeypatch.setattr(bvs.Study, "spectrum", interrupt)
+    comparisons = again.run()
+    assert next(comparisons).dynamics == "sgld"
+    with pytest.raises(KeyboardInterrupt):
+        next(comparisons)
+
+
 def test_a_figure_is_plain_matplotlib_and_needs_no_font(found):
     figure = spectrum_figure({"network": [c.spectrum for c in found[1]]})
     assert isinstance(figure, Figure)

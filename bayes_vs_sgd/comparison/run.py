@@ -226,8 +226,14 @@ class Study:
         share = self.settings.max_seconds / (len(self.settings.dynamics) + 2)
         for index, name in enumerate(self.settings.dynamics):
             found = self.compare(name, started + (index + 3) * share)
-            late = time.monotonic() > started + self.settings.max_seconds
-            yield found if late else replace(found, spectrum=self.spectrum(name))
+            spectrum = None
+            try:
+                if time.monotonic() < started + self.settings.max_seconds:
+                    spectrum = self.spectrum(name)
+            except KeyboardInterrupt:
+                yield found  # its verdict stands without a spectrum
+                raise
+            yield replace(found, spectrum=spectrum)
 
     def spectrum(self, name: str) -> Spectrum | None:
         """Temperatures of the modes at the minimum; None where there are too many parameters, or chains are lost."""
