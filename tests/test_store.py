@@ -12,6 +12,7 @@ import time
 import tracemalloc
 from pathlib import Path
 
+import arviz_plots
 import arviz_stats
 import numpy as np
 import pytest
@@ -280,6 +281,8 @@ def test_arviz_reads_the_tree(target, stored):
         np.testing.assert_allclose(table["mean"].iloc[0], tree["posterior"]["loss"].mean(), rtol=1e-5)
         assert np.isfinite(arviz_stats.rhat(tree, var_names=["loss"])["loss"])
         assert json.loads(tree.attrs["manifest"])["dynamics"]["learning_rate"] == pytest.approx(0.02)
+        drawn = arviz_plots.plot_forest(tree, var_names=["loss", "layer_norms"], backend="none")
+        assert set(drawn.viz.children) & {"forest", "point_estimate", "trunk"}
 
 
 @pytest.mark.exact
