@@ -27,6 +27,7 @@ from .model import Model
 from .posterior import Posterior
 from .report.page import comparison_page, llc_page
 from .report.tables import comparison_table, llc_table
+from .results import whole
 from .settings import LLC, SAMPLERS, Compare, Run
 from .simulate import simulate
 from .store import write_file
@@ -126,9 +127,7 @@ def llc_verb(model: Model, settings: LLC, run: Run, folder: Path, console: Conso
         folder=folder / "draws",
         max_seconds=settings.max_seconds,
     )
-    if tree.attrs["stopped"] == "interrupted":
-        raise KeyboardInterrupt
-    found = learning_coefficient(tree, target, settings.baseline, time.monotonic() - started)
+    found = learning_coefficient(whole(tree), target, settings.baseline, time.monotonic() - started)
     console.print(llc_table(found, type(dynamics).__name__, target))
     page = llc_page(found, tree, target, describe_model(model), type(dynamics).__name__, repeat())
     write_file(folder / "llc.html", page)

@@ -124,3 +124,10 @@ def final_positions(tree: xr.DataTree) -> tuple[dict[str, np.ndarray], np.ndarra
     data = tree["final_position"].to_dataset()
     kept = data["lost_at_step"].values < 0
     return {str(k): v.values for k, v in data.data_vars.items() if k != "lost_at_step"}, kept
+
+
+def whole(tree: xr.DataTree) -> xr.DataTree:
+    """Pass on Ctrl-C: an interrupted run is kept, and nothing is concluded from it."""
+    if tree.attrs["stopped"] == "interrupted":
+        raise KeyboardInterrupt
+    return tree

@@ -17,6 +17,7 @@ from ..dynamics import NUTS, SGD, SGLD, Adam, Dynamics, GradientDescent, Grid
 from ..errors import InputError, nearest
 from ..model import Model
 from ..posterior import Posterior
+from ..results import whole
 from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
 from .compare import Comparison, compare, ensemble_terms, primary
@@ -31,13 +32,6 @@ NOISELESS = 1e-10
 CAREFUL = 0.98
 """Acceptance rate of a reference by NUTS: at 0.8 singular posteriors diverge in 1 % of the draws, at 0.98 in none."""
 DEFAULT = Compare()
-
-
-def whole(tree: xr.DataTree) -> xr.DataTree:
-    """Pass on Ctrl-C: an interrupted run is kept, and nothing is concluded from it."""
-    if tree.attrs["stopped"] == "interrupted":
-        raise KeyboardInterrupt
-    return tree
 
 
 class Study:

@@ -23,7 +23,7 @@ from ..dynamics.base import Dynamics
 from ..errors import InputError
 from ..model import Position
 from ..posterior import Posterior
-from ..results import final_positions
+from ..results import final_positions, whole
 from ..simulate import simulate
 from .effects import scalar_draws
 
@@ -137,9 +137,7 @@ def spectrum_at_minimum(study: "Study", name: str, dynamics: Dynamics | None = N
         progress=study.progress,
         title=f"{name} from the minimum",
     )
-    if tree.attrs["stopped"] == "interrupted":
-        raise KeyboardInterrupt
-    positions, kept = final_positions(tree)
+    positions, kept = final_positions(whole(tree))
     if kept.sum() < 2:
         raise InputError(f"{name}: every chain was lost from the minimum: give a smaller --learning-rate")
     losses = scalar_draws(tree, "loss")[kept, -1]

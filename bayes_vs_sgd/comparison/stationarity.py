@@ -12,12 +12,11 @@ seeds a part with less than a seventh of the variance may be overlooked). A froz
 on the start for ever, which is not called stationary.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import xarray as xr
 from scipy import stats
 
+from ..results import final_positions
 from .effects import LEVEL, Effect, drift, scalar_draws
 
 ENSEMBLE = 100
@@ -31,31 +30,32 @@ def unsettled(tree: xr.DataTree, names: list[str]) -> list[str] | None:
 
     None for a run that is no ensemble or has fewer than four draws.
     """
-    num_draws = tree["posterior"].sizes["draw"]
-    kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
-    if kept.sum() < ENSEMBLE or num_draws < 4:
+    _, kept = final_positions(tree)
+    if kept.sum() < ENSEMBLE or tree["posterior"].sizes["draw"] < 4:
         return None
-    times = times_of(tree, kept)
-    return [n for n in names if not all(settled(c, *times(n)) for c in drift(n, *times(n)[1:]))]
+    found = []
+    for name in names:
+        past = quarter_half_end(tree, name)
+        if not all(settled(change, *past) for change in drift(name, *past[1:])):
+            found.append(name)
+    return found
 
 
 def hopeless(tree: xr.DataTree, names: list[str], longer: float) -> bool:
     """Whether a run so many times longer would still remember more than half of what this one does of some observable."""
-    kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
-    times = times_of(tree, kept)
     for name in names:
-        x, y, z = centered_ranks(*times(name))
-        if _mean_over_error(x * y) > stats.norm.isf(NO_MEMORY):
-            rho = np.clip(np.mean(x * z) / np.mean(x * y), 0, 1)
-            if rho**longer > 0.5:
-                return True
+        x, y, z = centered_ranks(*quarter_half_end(tree, name))
+        if remembered(x, y) and np.clip(np.mean(x * z) / np.mean(x * y), 0, 1) ** longer > 0.5:
+            return True
     return False
 
 
-def times_of(tree: xr.DataTree, kept: np.ndarray) -> Callable[[str], list[np.ndarray]]:
-    """Return a function that gives an observable at a quarter, half and the end."""
-    num_draws = tree["posterior"].sizes["draw"]
-    return lambda name: [scalar_draws(tree, name)[kept, n - 1] for n in (num_draws // 4, num_draws // 2, num_draws)]
+def quarter_half_end(tree: xr.DataTree, name: str) -> list[np.ndarray]:
+    """An observable of the seeds that are not lost, at a quarter, half and the end of the run."""
+    _, kept = final_positions(tree)
+    draws = scalar_draws(tree, name)[kept]
+    num_draws = draws.shape[1]
+    return [draws[:, n - 1] for n in (num_draws // 4, num_draws // 2, num_draws)]
 
 
 def centered_ranks(*samples: np.ndarray) -> list[np.ndarray]:
@@ -73,10 +73,15 @@ def settled(change: Effect, quarter: np.ndarray, half: np.ndarray, end: np.ndarr
     if not change.inside:
         return False
     x, y, z = centered_ranks(quarter, half, end)
-    if _mean_over_error(x * y) < stats.norm.isf(NO_MEMORY):
+    if not remembered(x, y):
         return True
     rho = change.margin / (change.margin + max(abs(bound) for bound in change.interval))
     return bool(_mean_over_error(x * (z - rho * y)) < -stats.norm.isf(LEVEL))
+
+
+def remembered(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether centered ranks at one time are still seen in those at a later one."""
+    return bool(_mean_over_error(before * after) >= stats.norm.isf(NO_MEMORY))
 
 
 def _mean_over_error(values: np.ndarray) -> float:
