@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .comparison.compare import Comparison, compare
     from .comparison.run import Study
+    from .comparison.spectrum import temperature_spectrum
     from .dynamics import (
         NUTS,
         SGD,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "comparison.compare": ("Comparison", "compare"),
     "comparison.run": ("Study",),
+    "comparison.spectrum": ("temperature_spectrum",),
     "dynamics": (
         "NUTS",
         "SGD",
@@ -84,6 +86,7 @@ __all__ = [
     "observable",
     "open_run",
     "simulate",
+    "temperature_spectrum",
 ]
 
 

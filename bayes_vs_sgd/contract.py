@@ -37,6 +37,17 @@ def check_data(data: Mapping[str, Any]) -> dict[str, Array]:
     return arrays
 
 
+def check_held_out(held_out: Mapping[str, Any], data: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the held-out examples as arrays; refuse other names or shapes than those of the data."""
+    arrays = check_data(held_out)
+    shapes = {name: array.shape[1:] for name, array in data.items()}
+    if (found := {name: array.shape[1:] for name, array in arrays.items()}) != shapes:
+        raise InputError(
+            f"held-out examples have shapes {found}, the data's have {shapes}: give arrays of the same kind"
+        )
+    return arrays
+
+
 def check_program(model: "Model") -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Trace the program once and return the latent sites with their unconstrained shapes."""
     from .model import EXAMPLES, examples_plate, is_factor

@@ -1,6 +1,7 @@
 """Trajectories made elsewhere, as a tree that every estimate and comparison reads."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -95,6 +96,18 @@ def from_positions(
     record = Record(Given(name), describe(Given(name), target, settings), parts=[(0, drawn)])
     lost = jnp.where(jnp.asarray(finite), -1, num_draws)
     return record.finish(Carry(_Place(final), {}, lost), num_draws, "finished", None)
+
+
+def read_positions(path: str | Path) -> xr.DataTree:
+    """Open trajectories that another program wrote: NetCDF with an array (chain, draw, ...) a site."""
+    try:
+        return xr.open_datatree(path)
+    except FileNotFoundError:
+        raise InputError(f"no trajectories at {path}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} holds no trajectories: give a NetCDF file with an array (chain, draw, ...) a site of the program"
+        ) from error
 
 
 @eqx.filter_jit

@@ -17,12 +17,14 @@ import tyro
 from rich.console import Console
 
 from .cli import write_json
+from .comparison.compare import Comparison
+from .comparison.control import Control, run_control
 from .comparison.run import Study
 from .curvature import hessian_eigenvalues, reference_point
 from .dynamics import NUTS, SGLD, Dynamics, Grid
 from .errors import InputError, nearest
 from .learning_coefficient import learning_coefficient
-from .load import at_checkpoint, build_model, load_module
+from .load import at_checkpoint, build_controls, build_model, load_module
 from .model import Model
 from .posterior import Posterior
 from .report.page import comparison_page, llc_page
@@ -33,8 +35,10 @@ from .simulate import simulate
 from .store import write_file
 
 SETTINGS = {"compare": Compare, "llc": LLC}
-TABLE_WIDTH = 100
+TABLE_WIDTH = 110
 """Narrower terminals wrap lines rather than lose columns."""
+EARLY = 2
+"""Comparisons after which there is a page to look at while the others run."""
 
 
 def run_verb(verb: str, arguments: list[str]) -> int:
@@ -58,6 +62,8 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     model = build_model(module, config, run.data_seed)
     if run.center is not None:
         model = at_checkpoint(model, run.center)
+    if verb == "compare" and settings.controls:
+        model.facts["controls"] = build_controls(module, config, run.data_seed)
     folder = run_folder(verb, run, settings, model)
     console = Console(stderr=run.json == "-")
     console.width = max(console.width, TABLE_WIDTH)
@@ -74,25 +80,44 @@ def run_verb(verb: str, arguments: list[str]) -> int:
 
 def compare_verb(model: Model, settings: Compare, run: Run, folder: Path, console: Console) -> dict[str, Any]:
     """Compare every dynamics with the posterior, and write the page of what there is, also when interrupted."""
+    started = time.monotonic()
     study = Study(model, settings, run.seed, folder)
-    found = []
+    missing = [*study.names, *(controls := model.facts.get("controls", {}))]
+    found: list[Comparison] = []
+    seen: list[Control] = []
+
+    def write_page(what: str) -> None:
+        page = comparison_page(found, study, describe_model(model), repeat(), missing, seen)
+        write_file(folder / "compare.html", page)
+        console.print(f"{what} {folder / 'compare.html'}", highlight=False, soft_wrap=True)
+
     try:
         for comparison in study.run():
             found.append(comparison)
+            missing.remove(comparison.dynamics)
             console.print(
                 f"{comparison.dynamics}: [bold]{comparison.verdict}[/bold] ({comparison.reason})", highlight=False
             )
+            if len(found) == EARLY and missing:
+                write_page("page so far")
+        for title, control in controls.items():
+            if time.monotonic() < started + settings.max_seconds:
+                try:
+                    seen.append(run_control(study, title, control))
+                    missing.remove(title)
+                except InputError as error:
+                    console.print(f"control {title}: {error}", highlight=False)
     finally:
-        missing = settings.dynamics[len(found) :]
-        page = comparison_page(found, study.trees, describe_model(model), model.truth, repeat(), missing)
-        write_file(folder / "compare.html", page)
-    console.print(comparison_table(found))
-    console.print(f"page {folder / 'compare.html'}", highlight=False, soft_wrap=True)
+        write_page("page")
+    console.print(comparison_table(found, seen))
+    if missing:
+        console.print(f"not looked at within {settings.max_seconds:g} s: {', '.join(missing)}; give --max-seconds")
     worst = max(found, key=lambda c: (not c.reference.passed, c.reference.rhat_max, -c.reference.ess_min))
     return {
         "model": describe_model(model),
         "reference": worst.reference.to_json(),
         "comparisons": [c.to_json() for c in found],
+        "controls": [c.to_json() for c in seen],
     }
 
 

@@ -59,6 +59,17 @@ def build_model(module: types.ModuleType, config: Any, data_seed: int = 0) -> Mo
     return model
 
 
+def build_controls(module: types.ModuleType, config: Any, data_seed: int = 0) -> dict[str, Model]:
+    """Models that the file names as controls, by title: what its function ``controls(config, key)`` returns, if it has one."""
+    if not hasattr(module, "controls"):
+        return {}
+    try:
+        return dict(module.controls(config, jax.random.key(data_seed)))
+    except Exception as error:
+        path = Path(module.__file__ or "")
+        raise InputError(f"controls of {path} cannot be built: {user_line(error, path)}") from error
+
+
 def load_model(path: str | Path, data_seed: int = 0, **config: Any) -> Model:
     """Load a model file and build its model with the given settings of its ``Config``."""
     module = load_module(path)

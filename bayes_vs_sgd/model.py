@@ -64,6 +64,10 @@ class Model(eqx.Module):
         A dynamics that samples the tempered posterior of this model exactly, checked when it is first used.
     compressed
         Fewer rows with the same loss up to a constant: sum over them of -log p = n L - constant. Checked here.
+    held_out
+        Further examples, with the names of ``data``, that nothing is fitted to: predictions are scored on them.
+    densities
+        Exact posterior densities of scalar observables, up to a factor: functions of (target, values).
 
     Raises
     ------
@@ -76,10 +80,12 @@ class Model(eqx.Module):
     probes: dict[str, Array] | None
     exact_sampler: Any
     compressed: dict[str, Array] | None
+    held_out: dict[str, Array] | None
     offset: Float[Array, ""]
     program: Function = eqx.field(static=True)
     observables: dict[str, Any] = eqx.field(static=True)
     properties: dict[str, Any] = eqx.field(static=True)
+    densities: dict[str, Any] = eqx.field(static=True)
     latents: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
     facts: Facts = eqx.field(static=True)
 
@@ -94,9 +100,11 @@ class Model(eqx.Module):
         properties: Mapping[str, Any] | None = None,
         exact_sampler: Any = None,
         compressed: Mapping[str, Any] | None = None,
+        held_out: Mapping[str, Any] | None = None,
+        densities: Mapping[str, Callable] | None = None,
         facts: Mapping[str, Any] | None = None,
     ):
-        from .contract import check_compressed, check_data, check_program
+        from .contract import check_compressed, check_data, check_held_out, check_program
         from .observables import HashableDict, as_observables
 
         self.program = Function(program)
@@ -105,7 +113,9 @@ class Model(eqx.Module):
         self.probes = None if probes is None else {k: jnp.asarray(v) for k, v in probes.items()}
         self.observables = as_observables(observables or {})
         self.properties = HashableDict({k: Function(v) for k, v in (properties or {}).items()})
+        self.densities = HashableDict({k: Function(v) for k, v in (densities or {}).items()})
         self.exact_sampler = exact_sampler
+        self.held_out = None if held_out is None else check_held_out(held_out, self.data)
         self.facts = Facts(facts or {}, truth=dict(truth or {}))
         self.compressed, self.offset = None, jnp.zeros(())
         self.latents = check_program(self)
@@ -118,7 +128,7 @@ class Model(eqx.Module):
 
         What is known of the optimum is not known of them: the truth is dropped.
         """
-        kept = ("probes", "observables", "properties", "exact_sampler", "compressed")
+        kept = ("probes", "observables", "properties", "exact_sampler", "compressed", "held_out", "densities")
         facts = {k: v for k, v in self.facts.items() if k not in ("truth", "observed", "targets")} | {"center": source}
         parts = {name: getattr(self, name) for name in kept}
         return Model(self.program.function, self.data, optimum=values, facts=facts, **parts)
@@ -159,6 +169,11 @@ class Model(eqx.Module):
     def loss(self, position: Position) -> Float[Array, ""]:
         """Mean negative log likelihood per example L; on the compressed data where the model has them."""
         return (self.total_loss(position) + self.offset) / self.num_examples
+
+    def held_out_losses(self, position: Position) -> Float[Array, " m"]:
+        """Negative log likelihood of each held-out example."""
+        assert self.held_out is not None  # asked for only where there are some
+        return -self._evaluate(position, self.held_out)[1]
 
     def total_loss(self, position: Position) -> Float[Array, ""]:
         """Return n L less ``offset``, a constant of the compressed data whose rounding would hide small differences."""

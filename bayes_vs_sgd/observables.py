@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 GROUPS = ("function", "geometry", "off_data")
 NUM_PROBES = 4
-COSTLY = "hessian_coordinates"
-"""Recorded only where asked for by name: it costs an eigendecomposition a draw."""
+COSTLY = {"hessian_coordinates", "held_out_loss"}
+"""Recorded only where asked for by name: an eigendecomposition, or all held-out examples, a draw."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,9 @@ def available(model: "Model") -> dict[str, Observable]:
     found = {"loss": _loss, "squared_norm": _squared_norm, "prediction_seen": _prediction_seen}
     if model.optimum is not None:
         found["distance"] = _distance
-        found[COSTLY] = _hessian_coordinates
+        found["hessian_coordinates"] = _hessian_coordinates
+    if model.held_out is not None:
+        found["held_out_loss"] = _held_out_loss
     if model.probes is not None:
         found["prediction_unseen"] = _prediction_unseen
         found["predictions_unseen"] = _predictions_unseen
@@ -102,12 +104,18 @@ def select(model: "Model", names: list[str] | tuple[str, ...] | None) -> Hashabl
     for name in names or ():
         if name not in known:
             raise InputError(f"unknown observable {name!r}: {nearest(name, known)}")
-    return HashableDict({name: known[name] for name in (names or sorted(known.keys() - {COSTLY}))})
+    return HashableDict({name: known[name] for name in (names or sorted(known.keys() - COSTLY))})
 
 
 @observable("function", primary=True)
 def _loss(model, values):
     return model.loss(model.unconstrain(values))
+
+
+@observable("function")
+def _held_out_loss(model, values):
+    """Mean negative log likelihood of the held-out examples."""
+    return jnp.mean(model.held_out_losses(model.unconstrain(values)))
 
 
 @observable("geometry", primary=True)

@@ -31,8 +31,12 @@ class Compare:
     """Fixes beta; by default it is fitted on half the seeds, and the other half is tested."""
     observables: tuple[str, ...] = ()
     """Observables that decide, instead of the model's primary ones."""
-    max_seconds: float = 80.0
-    """After this wall time, shared by the comparisons, steps are not doubled again."""
+    trajectories: tuple[Path, ...] = ()
+    """NetCDF files of positions made elsewhere, an array (chain, draw, ...) a site, each compared like a dynamics."""
+    controls: bool = True
+    """Also look at the control models that the model file names, such as a network of one layer on the same data."""
+    max_seconds: float = 150.0
+    """After this wall time, shared by the comparisons, steps are not doubled again, spectra and controls left out."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Deep linear network y = W_L ... W_1 x + noise: the simplest deep network, and one whose posterior is exactly known."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ class Config:
     inputs: str = "whitened"  # "whitened" (X'X = n I exactly), "gaussian" or "uniform" (on [-10, 10])
     unseen_inputs: int = 1  # further inputs that are zero in every example
     num_examples: int = 1000
+    num_held_out: int = 1000  # further examples that nothing is fitted to, >= 2
     noise: float = 3.0  # standard deviation of the observations
     noise_free: bool = False  # labels without noise; the likelihood keeps it
     prior_scale: float = 1.0  # standard deviation of every weight's prior
@@ -30,45 +32,70 @@ class Config:
 def build(config: Config, key) -> bvs.Model:
     """Draw a teacher and data from it."""
     check(config)
-    depth = len(config.widths) - 1
-    layers = tuple(f"W{i + 1}" for i in range(depth))
-    shapes = [(out, into) for into, out in zip(config.widths[:-1], config.widths[1:], strict=True)]
-    shapes[0] = (shapes[0][0], shapes[0][1] + config.unseen_inputs)
+    return network(config, *draw(config, key))
+
+
+def controls(config: Config, key) -> dict[str, bvs.Model]:
+    """What depth alone does: the same data with one layer; and a tanh network of the same widths."""
+    weights, data, held_out = draw(config, key)
+    seen = config.widths[0]
+    shallow = replace(config, widths=(seen, config.widths[-1]), unseen_inputs=0, layer_ranks=())
+    alone = [end_to_end(weights)[:, :seen]]
+    found = {"one layer": network(shallow, alone, *({"x": d["x"][:, :seen], "y": d["y"]} for d in (data, held_out)))}
+    if len(config.widths) > 2:
+        tanh = Path(__file__).with_name("tanh_network.py")
+        units = min(config.widths[1:-1])
+        found["tanh"] = bvs.load_model(tanh, widths=config.widths, teacher_units=units, num_examples=256, noise=1.0)
+    return found
+
+
+def network(config: Config, weights: list, data: dict, held_out: dict) -> bvs.Model:
+    """Deep linear network around a teacher."""
+    layers = tuple(f"W{i + 1}" for i in range(len(weights)))
+    shapes, noise, prior_scale = tuple(w.shape for w in weights), config.noise, config.prior_scale
 
     def program(x, y=None):
         hidden = x
         for name, shape in zip(layers, shapes, strict=True):
-            weights = numpyro.sample(name, dist.Normal(0, config.prior_scale).expand(shape).to_event(2))
-            hidden = hidden @ weights.T
+            hidden = hidden @ numpyro.sample(name, dist.Normal(0, prior_scale).expand(shape).to_event(2)).T
         with numpyro.plate("examples", x.shape[0]):
-            numpyro.sample("y", dist.Normal(hidden, config.noise).to_event(1), obs=y)
+            numpyro.sample("y", dist.Normal(hidden, noise).to_event(1), obs=y)
 
-    weights, full_map, x, y, compressed = draw(config, np.random.default_rng(np.asarray(jax.random.key_data(key))))
-    unseen = np.eye(shapes[0][1])[config.widths[0] :]
+    q, r = np.linalg.qr(data["x"])  # x = q r, so |x A - y|^2 = |r A - q' y|^2 + constant
     return bvs.Model(
         program,
-        data={"x": x, "y": y},
+        data=data,
         optimum=dict(zip(layers, weights, strict=True)),
         truth=truths(config, weights),
-        probes={"x": unseen} if config.unseen_inputs else None,
-        observables=bvs.linear_network(layers, full_map),
+        probes={"x": np.eye(weights[0].shape[1])[config.widths[0] :]} if config.unseen_inputs else None,
+        observables=bvs.linear_network(layers, end_to_end(weights)),
         exact_sampler=bvs.LinearNetworkGibbs(layers, config.noise, config.prior_scale),
-        compressed=compressed,
+        compressed={"x": r, "y": q.T @ data["y"]},
+        held_out=held_out,
     )
 
 
-def draw(config: Config, rng: np.random.Generator):
-    """Teacher, its map, data, and the data's QR factor: x = q r, so |x A - y|^2 = |r A - q' y|^2 + constant."""
+def draw(config: Config, key) -> tuple[list, dict, dict]:
+    """Teacher, data, and examples held out (whose inputs are normal where the data's are whitened)."""
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     first, *rest = teacher(config, rng)
     weights = [np.pad(first, ((0, 0), (0, config.unseen_inputs))), *rest]
-    full_map = weights[0]
+
+    def examples(inputs, count):
+        x = np.pad(draw_inputs(inputs, (count, config.widths[0]), rng), ((0, 0), (0, config.unseen_inputs)))
+        label_noise = 0.0 if config.noise_free else config.noise
+        return {"x": x, "y": x @ end_to_end(weights).T + label_noise * rng.normal(size=(count, config.widths[-1]))}
+
+    data = examples(config.inputs, config.num_examples)
+    return weights, data, examples("gaussian" if config.inputs == "whitened" else config.inputs, config.num_held_out)
+
+
+def end_to_end(weights: list) -> np.ndarray:
+    """Return the product W_L ... W_1."""
+    product = weights[0]
     for layer in weights[1:]:
-        full_map = layer @ full_map
-    x = np.pad(draw_inputs(config, rng), ((0, 0), (0, config.unseen_inputs)))
-    label_noise = 0.0 if config.noise_free else config.noise
-    y = x @ full_map.T + label_noise * rng.normal(size=(config.num_examples, config.widths[-1]))
-    q, r = np.linalg.qr(x)
-    return weights, full_map, x, y, {"x": r, "y": q.T @ y}
+        product = layer @ product
+    return product
 
 
 def check(config: Config) -> None:
@@ -86,6 +113,8 @@ def check(config: Config) -> None:
         raise bvs.InputError(f"inputs is {config.inputs!r}: it must be whitened, gaussian or uniform")
     if config.num_examples < config.widths[0]:
         raise bvs.InputError(f"num_examples is {config.num_examples}: give at least the input width {config.widths[0]}")
+    if config.num_held_out < 2:
+        raise bvs.InputError(f"num_held_out is {config.num_held_out}: give at least 2")
     if config.noise <= 0 or config.prior_scale <= 0:
         raise bvs.InputError(f"noise is {config.noise} and prior_scale {config.prior_scale}: both must be > 0")
     ranks = config.layer_ranks
@@ -124,13 +153,12 @@ def teacher(config: Config, rng: np.random.Generator) -> list:
     return layers
 
 
-def draw_inputs(config: Config, rng: np.random.Generator):
+def draw_inputs(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Inputs that the examples do see."""
-    shape = (config.num_examples, config.widths[0])
-    if config.inputs == "uniform":
+    if kind == "uniform":
         return rng.uniform(-10.0, 10.0, shape)
     x = rng.normal(size=shape)
-    return x if config.inputs == "gaussian" else np.linalg.qr(x)[0] * np.sqrt(config.num_examples)
+    return x if kind == "gaussian" else np.linalg.qr(x)[0] * np.sqrt(shape[0])
 
 
 def truths(config: Config, weights: list) -> dict:

@@ -28,6 +28,7 @@ class Config:
     teacher: tuple[float, ...] = (2.0, 1.0, 0.0, 0.0, 0.0)  # the true map; its length is the number of inputs
     inputs: str = "whitened"  # "whitened" (X'X = n I exactly, n >= inputs) or "gaussian" (any n)
     num_examples: int = 1000
+    num_held_out: int = 1000  # further examples that nothing is fitted to, with Gaussian inputs, >= 2
     noise: float = 1.0  # standard deviation of the observations, > 0
     prior_scale: float = 1.0  # standard deviation of every weight's prior, > 0
 
@@ -49,6 +50,8 @@ def build(config: Config, key) -> bvs.Model:
         x = np.linalg.qr(x)[0] * np.sqrt(config.num_examples)
     y = x @ teacher + config.noise * rng.normal(size=config.num_examples)
     q, r = np.linalg.qr(x)
+    x_new = rng.normal(size=(config.num_held_out, teacher.size))
+    held_out = {"x": x_new, "y": x_new @ teacher + config.noise * rng.normal(size=config.num_held_out)}
     source = "sum over coordinates, each the product of two weights; see the model file"
     known = {
         "learning_coefficient": bvs.Truth(teacher.size / 2, source),
@@ -61,6 +64,7 @@ def build(config: Config, key) -> bvs.Model:
         truth=known if config.num_examples >= teacher.size else None,
         observables=observables(teacher),
         compressed={"x": r, "y": q.T @ y},
+        held_out=held_out,
     )
 
 
@@ -104,5 +108,7 @@ def check(config: Config) -> None:
     fewest = len(config.teacher) if config.inputs == "whitened" else 1
     if config.num_examples < fewest:
         raise bvs.InputError(f"num_examples is {config.num_examples}: {config.inputs} inputs need at least {fewest}")
+    if config.num_held_out < 2:
+        raise bvs.InputError(f"num_held_out is {config.num_held_out}: give at least 2")
     if config.noise <= 0 or config.prior_scale <= 0:
         raise bvs.InputError(f"noise is {config.noise} and prior_scale {config.prior_scale}: both must be > 0")

@@ -7,13 +7,14 @@ columns, with residuals +-noise in a column of their own: the optimum is the emp
 I s / noise^2 without sampling error, s being the one eigenvalue of S.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import scipy.linalg
+import scipy.stats
 
 import bayes_vs_sgd as bvs
 
@@ -28,6 +29,7 @@ class Config:
     isotropic: bool = False  # Hadamard data: equal covariance eigenvalues and num_examples a power of two
     weights: tuple[float, ...] = ()  # true weights along the eigenvectors, one an eigenvalue; all 1 if empty
     num_examples: int = 1024
+    num_held_out: int = 1000  # further examples that nothing is fitted to, with Gaussian inputs and residuals, >= 2
     noise: float = 1.0  # standard deviation of the observations, > 0
     prior_scale: float = 1.0  # standard deviation of every weight's prior, > 0
 
@@ -44,14 +46,17 @@ def build(config: Config, key) -> bvs.Model:
 
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     basis = np.linalg.qr(rng.normal(size=(dimension, dimension)))[0] if config.rotated else np.eye(dimension)
-    whitened, residuals = draw_hadamard(config) if config.isotropic else draw(config, rng)
-    x = whitened * np.sqrt(config.covariance) @ basis.T
     weights = basis @ np.asarray(config.weights or np.ones(dimension))
-    y = x @ weights + config.noise * residuals
-    q, r = np.linalg.qr(x)
+
+    def examples(whitened, residuals):
+        x = whitened * np.sqrt(config.covariance) @ basis.T
+        return {"x": x, "y": x @ weights + config.noise * residuals}
+
+    data = examples(*(draw_hadamard(config) if config.isotropic else draw(config, rng)))
+    q, r = np.linalg.qr(data["x"])
     return bvs.Model(
         program,
-        data={"x": x, "y": y},
+        data=data,
         optimum={"w": weights},
         truth={
             "learning_coefficient": bvs.Truth(dimension / 2, "regular model: half the number of parameters"),
@@ -59,8 +64,25 @@ def build(config: Config, key) -> bvs.Model:
         },
         observables=coordinates(config.covariance, basis),
         exact_sampler=bvs.LinearNetworkGibbs(("w",), config.noise, config.prior_scale),
-        compressed={"x": r, "y": q.T @ y},
+        compressed={"x": r, "y": q.T @ data["y"]},
+        held_out=examples(*draw(replace(config, inputs="gaussian", num_examples=config.num_held_out), rng)),
+        densities={f"mode_{i + 1}": marginal(basis[:, i], config) for i in range(dimension)},
     )
+
+
+def marginal(direction: np.ndarray, config: Config):
+    """Posterior density along a direction: the weights are normal, of precision beta X'X / noise^2 + 1 / prior_scale^2."""
+    noise, prior_scale = config.noise, config.prior_scale
+
+    def density(target, values):
+        x, y = (np.asarray(target.model.data[name], float) for name in "xy")
+        beta = float(target.inverse_temperature) / noise**2
+        precision = beta * x.T @ x + np.eye(len(direction)) / prior_scale**2
+        mean = direction @ np.linalg.solve(precision, beta * x.T @ y)
+        variance = direction @ np.linalg.solve(precision, direction)
+        return scipy.stats.norm.pdf(values, mean, np.sqrt(variance))
+
+    return density
 
 
 def draw(config: Config, rng) -> tuple[np.ndarray, np.ndarray]:
@@ -107,6 +129,8 @@ def check(config: Config) -> None:
         raise bvs.InputError(f"inputs is {config.inputs!r}: it must be whitened or gaussian")
     if n < dimension:
         raise bvs.InputError(f"num_examples is {n}: give at least the number of inputs {dimension}")
+    if config.num_held_out < 2:
+        raise bvs.InputError(f"num_held_out is {config.num_held_out}: give at least 2")
     if config.noise <= 0 or config.prior_scale <= 0:
         raise bvs.InputError(f"noise is {config.noise} and prior_scale {config.prior_scale}: both must be > 0")
     if config.isotropic and len(set(config.covariance)) > 1:

@@ -34,6 +34,7 @@ class Config:
     prior: str = "uniform"  # "uniform" on [-prior_scale, prior_scale], or "normal"
     prior_scale: float = 2.0  # half width or standard deviation, > 0
     num_examples: int = 1000
+    num_held_out: int = 1000  # further examples that nothing is fitted to, >= 2
     noise: float = 1.0  # standard deviation of the observations in the program, > 0
     label_noise: float = 0.0  # standard deviation of the noise that the labels really have, >= 0
 
@@ -61,6 +62,7 @@ def build(config: Config, key) -> bvs.Model:
     x *= np.sqrt(config.num_examples) / np.linalg.norm(x)
     y = config.label_noise * noise
     length = np.linalg.norm(x)
+    x_new, noise = rng.normal(size=(2, config.num_held_out))
     deepest = config.well if config.right_degree >= config.left_degree else -config.well
     value, multiplicity = learning_coefficient(config)
     source = "largest pole of the zeta function; see the model file"
@@ -74,6 +76,7 @@ def build(config: Config, key) -> bvs.Model:
         },
         observables=observables(config, slope),
         compressed={"x": np.array([length]), "y": np.array([x @ y / length])},
+        held_out={"x": x_new, "y": config.label_noise * noise},
     )
 
 
@@ -114,5 +117,7 @@ def check(config: Config) -> None:
         )
     if config.weights == 1 and not 0 < config.well < (np.inf if config.prior == "normal" else config.prior_scale):
         raise bvs.InputError(f"well is {config.well}: it must be > 0 and inside the prior (scale {config.prior_scale})")
-    if config.num_examples < 1:
-        raise bvs.InputError(f"num_examples is {config.num_examples}: give at least 1")
+    if config.num_examples < 1 or config.num_held_out < 2:
+        raise bvs.InputError(
+            f"num_examples is {config.num_examples} and num_held_out {config.num_held_out}: give at least 1 and 2"
+        )

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from scipy.special import k0
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.theory.linear_networks import learning_coefficient
@@ -25,6 +26,7 @@ class Config:
     target: float = 0.0  # the true product
     exact: bool = True  # x'x = n and x'y = n target exactly; otherwise x and the labels' noise are normal draws
     num_examples: int = 1000
+    num_held_out: int = 1000  # further examples that nothing is fitted to, >= 2
     noise: float = 1.0  # standard deviation of the observations, > 0
     prior_scale: float = 1.0  # standard deviation of every weight's prior, > 0
 
@@ -45,7 +47,9 @@ def build(config: Config, key) -> bvs.Model:
     optimum = dict.fromkeys(sites, size) | {"w1": float(np.copysign(size, config.target))}
     known = learning_coefficient((1,) * (config.depth + 1), int(config.target != 0))
     aoyagi = "Aoyagi, Neural Networks 172 (2024) 106132"
-    x, y = draw(config, np.random.default_rng(np.asarray(jax.random.key_data(key))))
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    x, y = draw(config, rng)
+    x_new, noise = rng.normal(size=(2, config.num_held_out))
     length = np.linalg.norm(x)
     return bvs.Model(
         program,
@@ -58,7 +62,21 @@ def build(config: Config, key) -> bvs.Model:
         observables=bvs.linear_network(sites, np.array([[config.target]])),
         exact_sampler=bvs.LinearNetworkGibbs(sites, config.noise, config.prior_scale),
         compressed={"x": np.array([length]), "y": np.array([x @ y / length])},
+        held_out={"x": x_new, "y": config.target * x_new + config.noise * noise},
+        densities={"mode_1": density(config)} if config.depth == 2 else None,
     )
+
+
+def density(config: Config):
+    """Posterior density of the product of two weights along the teacher's sign, up to a factor; see the module."""
+    noise, prior_scale, sign = config.noise, config.prior_scale, -1.0 if config.target < 0 else 1.0
+
+    def of_product(target, values):
+        x, y = (np.asarray(target.model.data[name], float) for name in "xy")
+        b, peak = float(target.inverse_temperature) * x @ x / noise**2, sign * x @ y / (x @ x)
+        return k0(np.abs(values) / prior_scale**2) * np.exp(-b / 2 * (values - peak) ** 2)
+
+    return of_product
 
 
 def draw(config: Config, rng) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +95,8 @@ def check(config: Config) -> None:
         raise bvs.InputError(f"depth is {config.depth}: give 1 or more weights")
     if config.num_examples < 2:
         raise bvs.InputError(f"num_examples is {config.num_examples}: give at least 2")
+    if config.num_held_out < 2:
+        raise bvs.InputError(f"num_held_out is {config.num_held_out}: give at least 2")
     if config.noise <= 0 or config.prior_scale <= 0:
         raise bvs.InputError(f"noise is {config.noise} and prior_scale {config.prior_scale}: both must be > 0")
     if not np.isfinite(config.target):

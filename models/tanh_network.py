@@ -31,6 +31,7 @@ class Config:
     teacher_units: int = 1  # units of each hidden layer that the teacher uses, >= 0
     teacher_scale: float = 1.0  # standard deviation of the teacher's weights and biases, > 0
     num_examples: int = 200
+    num_held_out: int = 1000  # further examples that nothing is fitted to, >= 2
     noise: float = 0.2  # standard deviation of the observations, > 0
     prior_scale: float = 1.0  # standard deviation of the prior of every weight and bias, > 0
 
@@ -66,21 +67,27 @@ def build(config: Config, key) -> bvs.Model:
 
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     teacher = draw_teacher(config, rng)
-    x = rng.normal(size=(config.num_examples, config.widths[0]))
-    hidden = x
-    for layer in range(len(config.widths) - 1):
-        hidden = np.tanh(hidden) if layer else hidden
-        hidden = hidden @ teacher[f"net.layers[{layer}].weight"].T + teacher[f"net.layers[{layer}].bias"]
     return bvs.Model(
         program,
-        data={"x": x, "y": hidden + config.noise * rng.normal(size=hidden.shape)},
+        data=draw(config, teacher, config.num_examples, rng),
         optimum=teacher,
         probes={"x": np.full((1, config.widths[0]), 5.0)},
         observables={
             "first_prediction": bvs.observable("function", primary=True)(first_prediction),
             "layer_norms": bvs.observable("geometry")(layer_norms),
         },
+        held_out=draw(config, teacher, config.num_held_out, rng),
     )
+
+
+def draw(config: Config, teacher: dict[str, np.ndarray], count: int, rng) -> dict[str, np.ndarray]:
+    """Examples of the teacher."""
+    x = rng.normal(size=(count, config.widths[0]))
+    hidden = x
+    for layer in range(len(config.widths) - 1):
+        hidden = np.tanh(hidden) if layer else hidden
+        hidden = hidden @ teacher[f"net.layers[{layer}].weight"].T + teacher[f"net.layers[{layer}].bias"]
+    return {"x": x, "y": hidden + config.noise * rng.normal(size=hidden.shape)}
 
 
 def draw_teacher(config: Config, rng) -> dict[str, np.ndarray]:
@@ -117,8 +124,10 @@ def check(config: Config) -> None:
             f"teacher_units is {config.teacher_units}: it must be between 0 and the smallest hidden width "
             f"{min(config.widths[1:-1])}"
         )
-    if config.num_examples < 1:
-        raise bvs.InputError(f"num_examples is {config.num_examples}: give at least 1")
+    if config.num_examples < 1 or config.num_held_out < 2:
+        raise bvs.InputError(
+            f"num_examples is {config.num_examples} and num_held_out {config.num_held_out}: give at least 1 and 2"
+        )
     if min(config.noise, config.prior_scale, config.teacher_scale) <= 0:
         raise bvs.InputError(
             f"noise {config.noise}, prior_scale {config.prior_scale} and teacher_scale {config.teacher_scale}: "

@@ -1,6 +1,7 @@
 """The command line: answers, and one clear line with exit status 2 for bad input."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def fails(capsys, *arguments):
 def test_compare_writes_its_answer(capsys):
     assert run(["compare", DLN, "--dynamics", "sgd", *TOY, "--json", "answer.json", "--out", "run"]) == 0
     answer = json.loads(Path("answer.json").read_text())
-    assert set(answer) == {"model", "reference", "comparisons"}
+    assert set(answer) == {"model", "reference", "comparisons", "controls"}
     (found,) = answer["comparisons"]
     assert found["dynamics"] == "sgd"
     assert {"function", "geometry", "off_data"} == set(found["verdicts"])
@@ -50,6 +51,55 @@ def test_compare_writes_its_answer(capsys):
     line = fails(capsys, "compare", DLN, "--dynamics", "sgd", *TOY[2:], "--num-seeds", "300", "--resume", "run")
     assert "num_seeds" in line
     assert "not an empty folder" in fails(capsys, "compare", DLN, "--out", "run")
+
+
+def test_trajectories_made_elsewhere_are_one_side(capsys):
+    """Here: exact draws, one a chain, written by another program as plain NetCDF."""
+    from bayes_vs_sgd import Posterior, load_model, simulate
+
+    model = load_model(DLN)
+    settings = {"num_chains": 300, "num_draws": 1, "num_warmup": 60, "progress": False, "record_positions": True}
+    tree = simulate(model.exact_sampler, Posterior(model, 0.3), key=0, **settings)
+    tree["posterior"].to_dataset()[["W1", "W2"]].to_netcdf("elsewhere.nc", engine="h5netcdf")
+    alone = ["compare", DLN, "--dynamics", "--trajectories", "elsewhere.nc", "--no-controls", "--out", "run"]
+    assert run([*alone, "--json", "answer.json"]) == 0
+    (found,) = json.loads(Path("answer.json").read_text())["comparisons"]
+    assert found["dynamics"] == "elsewhere"
+    beta, error = (found["inverse_temperature"][k] for k in ("fitted", "fitted_standard_error"))
+    assert abs(beta - 0.3) < 4.9 * error
+    assert found["verdict"] != "mismatch"
+    assert abs(found["spectrum"]["slope"]) < 4.9 * found["spectrum"]["slope_error"]
+    assert "elsewhere" in Path("run/compare.html").read_text()
+    assert "there is no such file" in fails(capsys, *alone[:4], "missing.nc")
+    Path("text.nc").write_text("weights")
+    assert "holds no trajectories" in fails(capsys, *alone[:4], "text.nc")
+    assert "nothing to compare" in fails(capsys, "compare", DLN, "--dynamics")
+
+
+def test_where_nothing_can_be_written_it_is_said(capsys, monkeypatch):
+    """A folder that cannot be made, and one that turns read-only under way."""
+    assert "cannot make the run folder" in fails(capsys, "compare", DLN, "--out", "/proc/nowhere/run")
+
+    def refuse(self, content):
+        raise PermissionError(13, "Permission denied")
+
+    write = Path.write_text
+    monkeypatch.setattr(Path, "write_text", lambda p, c: refuse(p, c) if "compare.html" in p.name else write(p, c))
+    arguments = ["compare", DLN, "--dynamics", "sgd", *TOY, "--out", "run"]
+    assert "cannot write run/compare.html: Permission denied" in fails(capsys, *arguments)
+
+
+def test_no_display_and_no_terminal_are_needed(monkeypatch):
+    """In a process of its own, where matplotlib has not chosen how to draw."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "bayes_vs_sgd.cli", "compare", DLN, "--dynamics", "sgd", *TOY, "--out", "run"]
+    settings = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND", "TERM")}
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=settings)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert Path("run/compare.html").stat().st_size > 10_000
 
 
 def test_llc_prints_only_json_on_standard_output(capsys):

@@ -6,21 +6,27 @@ import shutil
 import subprocess
 from dataclasses import replace
 from html import escape
+from pathlib import Path
 
 import jax
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.comparison.control import run_control
 from bayes_vs_sgd.comparison.spectrum import spectrum_at_minimum
 from bayes_vs_sgd.jobs import describe_model
+from bayes_vs_sgd.load import build_controls, build_model, load_module
 from bayes_vs_sgd.report import page
 from bayes_vs_sgd.report.figures import spectrum_figure
+from bayes_vs_sgd.report.laws import density_figure
 from bayes_vs_sgd.settings import Compare
 
 pytestmark = pytest.mark.smoke
+SMALL = Compare(dynamics=("sgld", "sgd"), num_seeds=200, num_steps=40, max_seconds=0)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PROBE = """<script>
 const sizes = [...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect());
@@ -35,19 +41,18 @@ parent.document.body.textContent = JSON.stringify({
 def found():
     """A study of two dynamics on a small network, with their spectra."""
     path = "models/deep_linear.py"
-    model = bvs.load_model(page.Path(__file__).parents[1] / path, num_examples=50)
-    settings = Compare(dynamics=("sgld", "sgd"), num_seeds=200, num_steps=40, max_seconds=0)
-    study = bvs.Study(model, settings, progress=False)
+    module = load_module(Path(__file__).parents[1] / path)
+    config = module.Config(num_examples=50, num_held_out=20)
+    study = bvs.Study(build_model(module, config), SMALL, progress=False)
     comparisons = [replace(c, spectrum=spectrum_at_minimum(study, c.dynamics)) for c in study.run()]
-    return study, comparisons
+    one_layer = run_control(study, "one layer", build_controls(module, config)["one layer"])
+    return study, comparisons, one_layer
 
 
 @pytest.fixture(scope="module")
 def html(found):
-    study, comparisons = found
-    return page.comparison_page(
-        comparisons, study.trees, describe_model(study.model), study.model.truth, "bayes-vs-sgd x"
-    )
+    study, comparisons, one_layer = found
+    return page.comparison_page(comparisons, study, describe_model(study.model), "bayes-vs-sgd x", controls=[one_layer])
 
 
 def test_the_page_is_one_small_file_with_everything_described(html):
@@ -56,10 +61,35 @@ def test_the_page_is_one_small_file_with_everything_described(html):
     assert not re.findall(r"url\((?!#)", html)
     assert "@import" not in html
     figures = html.count("<svg ")
-    assert figures >= 1 + 2 + 6
+    assert figures == 1 + 2 + 2 + 6 + 6  # spectrum; effects, densities by dynamics; distributions, paths by observable
     assert html.count('<svg role="img" aria-label="') == figures
     assert len(set(re.findall(r'<clipPath id="(\w+)"', html))) > 0
     assert page.INK not in html
+
+
+def test_the_page_says_what_became_of_the_control_and_of_predictions(found, html):
+    control = found[2]
+    assert [s.dynamics for s in control.spectra] == ["sgld", "sgd"]
+    assert control.comparison.objective == "posterior"
+    assert "Control, one layer, SGD with the prior" in html
+    assert "Prediction of new examples" in html
+    assert json.loads(json.dumps(control.to_json(), allow_nan=False))["comparison"]["verdicts"]["off_data"] is None
+
+
+def test_where_an_exact_density_is_known_it_is_drawn():
+    """The dotted line is a density: it integrates to one, and is that of the mode's exact normal law."""
+    model = bvs.load_model(Path(__file__).parents[1] / "models" / "linear_regression.py")
+    target = bvs.Posterior(model, 0.1)
+    settings = {"num_chains": 4, "num_draws": 200, "num_warmup": 5, "progress": False}
+    draws = bvs.simulate(model.exact_sampler, target, key=0, **settings)
+    figure = density_figure("sgd", draws, draws, ["mode_1", "loss"], target)
+    with_line, without = figure.axes
+    assert [len(axes.lines) for axes in (with_line, without)] == [3, 2]
+    x, density = with_line.lines[-1].get_data()
+    assert np.trapezoid(density, x) == pytest.approx(1, abs=1e-6)
+    exact = model.densities["mode_1"](target, x)
+    np.testing.assert_allclose(density, exact, rtol=0.05, atol=0.02 * exact.max())  # what lies outside the axis
+    assert not plt.get_fignums()
 
 
 def test_a_comparison_shows_itself_in_a_notebook(found):
@@ -69,7 +99,7 @@ def test_a_comparison_shows_itself_in_a_notebook(found):
 
 
 def test_the_answer_is_a_sentence(found):
-    _, comparisons = found
+    comparisons = found[1]
     verdicts = [replace(c, verdict=v) for c, v in zip(comparisons, ("match", "mismatch"), strict=True)]
     expected = "The law of Langevin (Bayes) is the tempered posterior within the margins; the law of SGD is not."
     assert page.sentence(verdicts) == expected
@@ -78,11 +108,11 @@ def test_the_answer_is_a_sentence(found):
 
 
 def test_an_interrupted_page_says_what_is_missing(found):
-    study, comparisons = found
-    about = (describe_model(study.model), study.model.truth, "bayes-vs-sgd x")
-    some = page.comparison_page(comparisons[:1], {"sgld": study.trees["sgld"]}, *about, ["sgd", "adam"])
-    assert "Interrupted: sgd, adam not compared yet" in some
-    nothing = page.comparison_page([], {}, *about, ["sgld", "sgd", "adam"])
+    study, comparisons, _ = found
+    about = (study, describe_model(study.model), "bayes-vs-sgd x")
+    some = page.comparison_page(comparisons[:1], *about, ["sgd", "adam"])
+    assert "Not looked at yet: sgd, adam" in some
+    nothing = page.comparison_page([], *about, ["sgld", "sgd", "adam"])
     assert "Interrupted before the first comparison" in nothing
 
 
@@ -90,7 +120,7 @@ def test_a_verdict_is_kept_when_its_spectrum_is_interrupted(found, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    study, _ = found
+    study = found[0]
     settings = replace(study.settings, dynamics=("sgld",), max_seconds=100)
     again = bvs.Study(study.model, settings, progress=False)
     monkeypatch.setattr(bvs.Study, "spectrum", interrupt)
@@ -108,7 +138,7 @@ def test_a_figure_is_plain_matplotlib_and_needs_no_font(found):
 
 
 def test_the_page_of_a_learning_coefficient(found):
-    study, _ = found
+    study = found[0]
     target = bvs.Posterior(study.model, 0.2)
     tree = bvs.simulate(
         study.model.exact_sampler, target, key=0, num_chains=4, num_draws=50, num_warmup=10, progress=False

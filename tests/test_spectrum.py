@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd.comparison.spectrum import hessian_modes, spectrum_at_minimum, temperature_spectrum
+from bayes_vs_sgd.comparison.spectrum import hessian_modes, mode_temperatures, spectrum_at_minimum, unit_scale
 from bayes_vs_sgd.curvature import hessian
 from bayes_vs_sgd.settings import Compare
 
@@ -25,9 +25,8 @@ def gaussian_spectrum(load, temperatures, prior_scale=2.0):
     center = modes.vectors.T @ np.asarray(study.minimum.position["w"], float)
     mean = (modes.eigenvalues / temperatures) * center / precision
     along = mean + np.random.default_rng(0).normal(size=(SEEDS, 5)) / np.sqrt(precision)
-    positions = jnp.asarray(along @ modes.vectors.T, float)
-    losses = model.example_losses({"w": positions[0]}).mean() + np.zeros(SEEDS)
-    return temperature_spectrum("exact", target, {"w": positions}, losses, modes, 1.0), temperatures
+    drawn = {"w": (along @ modes.vectors.T)[:, None]}
+    return mode_temperatures("exact", bvs.from_positions(drawn, target), target, modes, 1.0), temperatures
 
 
 @pytest.mark.law
@@ -51,12 +50,49 @@ def test_without_the_prior_term_hot_flat_modes_would_look_cold(load):
     np.testing.assert_array_less(np.abs(np.log(found.temperatures / wanted)), Z * found.log_errors)
     model = load("linear_regression", prior_scale=1e6)
     minimum = bvs.Study(model).minimum
-    modes = hessian_modes(bvs.Posterior(model), minimum)
+    target = bvs.Posterior(model)
+    modes = hessian_modes(target, minimum)
     precision = modes.eigenvalues / 0.5 + 4
     along = np.random.default_rng(0).normal(size=(SEEDS, 5)) / np.sqrt(precision)
-    positions = jnp.asarray(np.asarray(minimum.position["w"]) + along @ modes.vectors.T, float)
-    bug = temperature_spectrum("bug", bvs.Posterior(model), {"w": positions}, np.zeros(SEEDS), modes, 1.0)
+    drawn = {"w": (np.asarray(minimum.position["w"]) + along @ modes.vectors.T)[:, None]}
+    bug = mode_temperatures("bug", bvs.from_positions(drawn, target), target, modes, 1.0)
     assert np.log(bug.temperatures[-1] / 0.5) < -Z * bug.log_errors[-1]
+
+
+@pytest.mark.law
+def test_a_spectrum_is_a_function_of_the_tree(load):
+    """Of exact draws at 1 / (n beta), the scale of their own target: all modes at 1."""
+    model = load("linear_regression")
+    target = bvs.Posterior(model, 0.3)
+    draws = bvs.simulate(
+        model.exact_sampler, target, key=0, num_chains=SEEDS, num_draws=1, num_warmup=5, progress=False
+    )
+    found = bvs.temperature_spectrum(draws)
+    np.testing.assert_array_less(np.abs(np.log(found.temperatures)), Z * found.log_errors)
+    assert found.predicted_slope == 0
+    settings = {"num_chains": 200, "num_steps": 200, "initial": "optimum", "progress": False}
+    sgd = bvs.simulate(bvs.SGD(0.01, 8), target, key=0, **settings)
+    assert bvs.temperature_spectrum(sgd).predicted_slope == pytest.approx(1, abs=0.1)  # C = H up to n = 1024 residuals
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_the_priors_pull_in_the_objective_leaves_the_modes_where_they_are(load):
+    """It belongs to the law. Planted bug: weighed by the n beta of the unit, 8 times too small, it heats the flat modes."""
+    model = load("linear_regression", covariance=(2.0, 1.0, 0.5), noise=3.0)
+
+    def found(objective):
+        return spectrum_at_minimum(bvs.Study(model, Compare(objective=objective), progress=False), "sgd")
+
+    plain, pulled = found("loss"), found("posterior")
+    gap = np.abs(np.log(pulled.temperatures / plain.temperatures))
+    np.testing.assert_array_less(gap, Z * np.hypot(plain.log_errors, pulled.log_errors))
+    study = bvs.Study(model, Compare(objective="posterior"), progress=False)
+    study.scale = unit_scale(study)
+    wrong = spectrum_at_minimum(study, "sgd")
+    assert np.log(wrong.temperatures[-1] / plain.temperatures[-1]) > Z * np.hypot(
+        *(s.log_errors[-1] for s in (plain, wrong))
+    )
 
 
 @pytest.mark.exact

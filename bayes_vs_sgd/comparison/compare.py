@@ -15,6 +15,7 @@ from ..posterior import Posterior
 from ..results import final_positions
 from . import verdict as rules
 from .effects import MARGINS, Effect, Sample, location_and_scale, mean_error, scalar_draws
+from .prediction import held_out_prediction
 from .spectrum import Spectrum
 from .stationarity import ENSEMBLE, unsettled
 from .temperature import SteinTerms, stein_terms
@@ -41,6 +42,7 @@ class Comparison:
     verdicts: dict[str, str | None]
     verdict: str
     reason: str
+    held_out: dict[str, Any] | None = None
     spectrum: Spectrum | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -162,6 +164,7 @@ def compare(
         verdicts=groups,
         verdict=verdict,
         reason=why,
+        held_out=held_out_prediction(tree, reference, target),
     )
 
 

@@ -15,14 +15,15 @@ import xarray as xr
 from ..curvature import Minimum, gradient_noise, hessian_eigenvalues, nearest_minimum, reference_point
 from ..dynamics import NUTS, SGD, SGLD, Adam, Dynamics, GradientDescent, Grid
 from ..errors import InputError, nearest
+from ..given import Given, from_positions, read_positions
 from ..model import Model
 from ..posterior import Posterior
-from ..results import whole
+from ..results import final_positions, whole
 from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
 from .compare import Comparison, compare, ensemble_terms, primary
-from .spectrum import DEGENERATE, STEP, Spectrum, spectrum_at_minimum
-from .stationarity import hopeless, unsettled
+from .spectrum import DEGENERATE, STEP, Spectrum, spectrum_at_minimum, temperature_spectrum, unit_scale
+from .stationarity import ENSEMBLE, hopeless, unsettled
 from .temperature import reference_scale
 
 MOMENTUM = 0.9
@@ -31,6 +32,8 @@ NOISELESS = 1e-10
 """Gradient noise at the minimum whose variance is this much smaller than at prior draws is rounding."""
 CAREFUL = 0.98
 """Acceptance rate of a reference by NUTS: at 0.8 singular posteriors diverge in 1 % of the draws, at 0.98 in none."""
+MOST_RECORDED = 5000
+"""Most parameters of a model whose references record positions, for predictions on held-out examples."""
 DEFAULT = Compare()
 
 
@@ -51,6 +54,14 @@ class Study:
         for setting in ("num_seeds", "num_steps"):
             if getattr(settings, setting) < 4:
                 raise InputError(f"{setting} is {getattr(settings, setting)}: it must be at least 4")
+        self.given = {Path(path).stem: path for path in settings.trajectories}
+        self.names = (*settings.dynamics, *self.given)
+        if len(self.given) < len(settings.trajectories) or len(set(self.names)) < len(self.names):
+            raise InputError(f"two of {', '.join(self.names)} have one name: give files of different names")
+        if not self.names:
+            raise InputError(
+                f"nothing to compare: give --dynamics ({', '.join(KNOWN_DYNAMICS)}) or --trajectories FILE.nc"
+            )
         self.model, self.settings, self.seed, self.progress = model, settings, seed, progress
         self.folder = folder
         self.trees: dict[str, tuple[xr.DataTree, xr.DataTree]] = {}
@@ -85,6 +96,8 @@ class Study:
 
     def dynamics(self, name: str) -> Dynamics:
         """One of the named dynamics at comparable settings: all have the reference scale T0 of plain SGD."""
+        if name in self.given:
+            return Given(name)
         rate, batch, objective = self.learning_rate, self.settings.batch_size, self.settings.objective
         if name == "sgd-momentum":
             return SGD(rate * (1 - MOMENTUM), batch, momentum=MOMENTUM, objective=objective)
@@ -141,6 +154,7 @@ class Study:
         """Draws of the tempered posterior: exact sampler where the model has one, grid up to two parameters, else NUTS."""
         shared: dict[str, Any] = {"observables": self.observables, "folder": self._folder(f"reference-{scale:.6g}")}
         shared |= {"progress": self.progress, "title": f"reference for {name}", "key": self.seed + 1}
+        shared["record_positions"] = self.model.held_out is not None and self.model.num_parameters <= MOST_RECORDED
         if self.model.exact_sampler is not None:
             dynamics, lengths = self.model.exact_sampler, {"num_chains": 16, "num_draws": 1000, "num_warmup": 200}
         elif self.model.num_parameters <= 2:
@@ -152,6 +166,8 @@ class Study:
 
     def ensemble(self, name: str, dynamics: Dynamics, target: Posterior, deadline: float) -> xr.DataTree:
         """Independent runs, their steps doubled until stationary, or as long as the deadline allows."""
+        if name in self.given:
+            return from_positions(read_positions(self.given[name]), target, name, self.observables)
         num_steps, every = self.settings.num_steps, max(self.settings.num_steps // 4, 1)
         while True:
             tree = simulate(
@@ -180,11 +196,15 @@ class Study:
         dynamics = self.dynamics(name)
         target = self.target(self.scale)
         tree = self.ensemble(name, dynamics, target, deadline)
+        given = name in self.given
         noisy = dynamics.law != "none" or self.theory is not None
         theory = reference_scale(dynamics, target, self.minimum.position) if noisy else None
-        fitting = dynamics.law == "none" and self.settings.inverse_temperature is None and self.theory is not None
+        fitting = dynamics.law == "none" and self.settings.inverse_temperature is None
+        fitting = fitting and (len(final_positions(tree)[1]) >= ENSEMBLE if given else self.theory is not None)
         fitted, error = self.fitted_scale(tree, target, slice(0, None, 2) if fitting else slice(None))
         used, seeds = self.scale, slice(None)
+        if given and self.settings.inverse_temperature is None:
+            used = float(self.model.num_examples)
         if fitting and fitted is not None and fitted > 0:
             used, seeds = float(f"{fitted:.4g}"), slice(1, None, 2)
         found = self.reference(used, name)
@@ -214,11 +234,13 @@ class Study:
     def run(self) -> Iterator[Comparison]:
         """Yield the comparisons one by one."""
         target = self.target(self.scale)
-        for name in self.settings.dynamics:
+        for name in self.names:
             self.dynamics(name).prepare(target)
+            if name in self.given:
+                read_positions(self.given[name])
         started = time.monotonic()
-        share = self.settings.max_seconds / (len(self.settings.dynamics) + 2)
-        for index, name in enumerate(self.settings.dynamics):
+        share = self.settings.max_seconds / (len(self.names) + 4)
+        for index, name in enumerate(self.names):
             found = self.compare(name, started + (index + 3) * share)
             spectrum = None
             try:
@@ -232,6 +254,8 @@ class Study:
     def spectrum(self, name: str) -> Spectrum | None:
         """Temperatures of the modes at the minimum; None where there are too many parameters, or chains are lost."""
         try:
+            if name in self.given:
+                return temperature_spectrum(self.trees[name][0], self.target(self.scale), name, unit_scale(self))
             return spectrum_at_minimum(self, name)
         except InputError as error:
             warnings.warn(f"no temperature spectrum of {name}: {error}", stacklevel=2)

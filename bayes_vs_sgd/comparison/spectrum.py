@@ -9,6 +9,7 @@ Under a tempered posterior all T_i are one number, 1/(n beta). Under SGD T_i = (
 follow the curvature where the gradient noise C does (slope 1 of log T on log lambda).
 """
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jaxtyping import Array, Float
 
-from ..curvature import DENSE, Minimum, gradient_noise, hessian
+from ..curvature import DENSE, Minimum, example_gradients, gradient_noise, hessian, reference_point
 from ..dynamics.base import Dynamics
 from ..errors import InputError
+from ..manifest import target_of
 from ..model import Position
 from ..posterior import Posterior
 from ..results import final_positions, whole
@@ -65,6 +68,8 @@ class Spectrum:
         trace of H under SGD, to first order in the learning rate.
     half_trace
         tr H / 2.
+    predicted_slope
+        0 for what targets the posterior, that of v_i' C v_i for plain SGD; None where theory is silent.
     """
 
     dynamics: str
@@ -76,6 +81,7 @@ class Spectrum:
     excess: float
     excess_error: float
     half_trace: float
+    predicted_slope: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -102,11 +108,22 @@ def hessian_modes(target: Posterior, minimum: Minimum) -> Modes:
     return Modes(minimum, values[kept], vectors[:, kept], float(values.sum()))
 
 
+def unit_scale(study: "Study") -> float:
+    """Return 1/T0 with T0 = (eta / 2B) tr C / tr H: what plain SGD gives a mode of curvature 1 where C is c H."""
+    noise = gradient_noise(study.model, study.minimum.position).trace
+    trace = hessian_modes(Posterior(study.model), study.minimum).trace
+    return (
+        2 * study.settings.batch_size / study.learning_rate * trace / noise
+        if noise
+        else float(study.model.num_examples)
+    )
+
+
 def spectrum_at_minimum(study: "Study", name: str, dynamics: Dynamics | None = None) -> Spectrum:
     """Temperature spectrum of a dynamics that starts at the minimum and runs until its modes have settled.
 
-    T0 is 1/(n beta) for Langevin dynamics, as cold as it takes to stay near the minimum, and (eta / 2B) tr C / tr H for the
-    others: what plain SGD gives a mode of curvature 1 where C is c H. A dynamics of one's own may stand for the named one.
+    T0 is 1/(n beta) for Langevin dynamics, as cold as it takes to stay near the minimum, and that of ``unit_scale`` for the
+    others. A dynamics of one's own may stand for the named one.
     """
     model, settings = study.model, study.settings
     modes = hessian_modes(Posterior(model), study.minimum)
@@ -115,18 +132,17 @@ def spectrum_at_minimum(study: "Study", name: str, dynamics: Dynamics | None = N
         raise InputError("the Hessian at the minimum is zero")
     if dynamics.law == "none" and study.theory is None:
         raise InputError("the gradients have no noise at the minimum, so every mode is at temperature 0")
-    noise = gradient_noise(model, study.minimum.position).trace
-    scale = 2 * settings.batch_size / study.learning_rate * modes.trace / noise if noise else float(model.num_examples)
+    scale, target = unit_scale(study), study.target(study.scale)
     if name == "sgld":
         size = np.mean(np.square(np.concatenate([np.ravel(v) for v in study.minimum.position.values()])))
         scale = max(scale, 2 * SETTLED / (modes.eigenvalues[-1] * LOCAL**2 * max(size, 1e-6)))
-        dynamics, rows = study.langevin(scale), model.num_rows
+        dynamics, rows, target = study.langevin(scale), model.num_rows, study.target(scale)
     num_steps = max(LEAST_STEPS, int(np.ceil(SETTLED * modes.eigenvalues[0] / (STEP * modes.eigenvalues[-1]))))
     num_seeds = int(np.clip(MOST_GRADIENTS // (num_steps * rows), min(200, settings.num_seeds), settings.num_seeds))
     values = eqx.filter_jit(model.constrain)(study.minimum.position)
     tree = simulate(
         dynamics,
-        study.target(scale),
+        target,
         key=study.seed + 2,
         num_chains=num_seeds,
         num_steps=num_steps,
@@ -137,50 +153,64 @@ def spectrum_at_minimum(study: "Study", name: str, dynamics: Dynamics | None = N
         progress=study.progress,
         title=f"{name} from the minimum",
     )
-    positions, kept = final_positions(whole(tree))
-    if kept.sum() < 2:
-        raise InputError(f"{name}: every chain was lost from the minimum: give a smaller --learning-rate")
-    losses = scalar_draws(tree, "loss")[kept, -1]
-    settled = {k: jnp.asarray(v[kept]) for k, v in positions.items()}
-    return temperature_spectrum(name, study.target(scale), settled, losses, modes, scale)
+    return mode_temperatures(name, whole(tree), target, modes, scale)
 
 
 def temperature_spectrum(
-    name: str, target: Posterior, positions: Position, losses: np.ndarray, modes: Modes, scale: float
+    tree: xr.DataTree, target: Posterior | None = None, name: str | None = None, scale: float | None = None
 ) -> Spectrum:
-    """Mode temperatures of an ensemble.
+    """Temperature spectrum of an ensemble, around the empirical minimum next to the model's optimum.
 
     Parameters
     ----------
-    name
-        Of the dynamics.
+    tree
+        Its run; the law is that of the final positions of independent chains.
     target
-        Model, prior and localisation; its inverse temperature does not matter.
-    positions
-        Unconstrained positions with a leading axis of independent seeds.
-    losses
-        L at each of them.
-    modes
-        Minimum and modes around which the ensemble lies.
+        The run's target; found by its manifest by default.
+    name
+        Of the dynamics; its own by default.
     scale
-        1/T0, the n beta in units of which temperatures are given.
+        1/T0, the n beta in units of which temperatures are given; the target's by default.
+
+    Raises
+    ------
+    InputError
+        If every chain is lost, or the model is too large.
     """
-    vectors = jnp.asarray(modes.vectors, float)
-    terms = _terms(target, positions, modes.minimum.position, vectors)
+    target = target_of(tree) if target is None else target
+    modes = hessian_modes(target, reference_point(target.model, target.center))
+    name = json.loads(tree.attrs["manifest"])["dynamics"]["name"] if name is None else name
+    return mode_temperatures(name, tree, target, modes, float(target.scale) if scale is None else scale)
+
+
+def mode_temperatures(name: str, tree: xr.DataTree, target: Posterior, modes: Modes, scale: float) -> Spectrum:
+    """Mode temperatures of an ensemble, in units of 1/scale."""
+    positions, kept = final_positions(tree)
+    if kept.sum() < 2:
+        raise InputError(f"{name}: fewer than two chains are not lost: give a smaller --learning-rate")
+    losses = scalar_draws(tree, "loss")[kept, -1]
+    settled = {k: jnp.asarray(v[kept]) for k, v in positions.items()}
+    terms = _terms(target, settled, modes.minimum.position, jnp.asarray(modes.vectors, float))
     above, below = (np.asarray(x, float) for x in terms)  # (seed, mode)
     temperatures = above.mean(axis=0) / below.mean(axis=0)
     influence = above / above.mean(axis=0) - below / below.mean(axis=0)  # of log T, on each seed
     errors = influence.std(axis=0, ddof=1) / np.sqrt(len(influence))
-    slope = slope_error = None
+    slope = slope_error = predicted = None
     x = np.log(modes.eigenvalues)
     if np.ptp(x) > SPREAD and np.all(temperatures > 0):
         weights = (x - x.mean()) / np.sum((x - x.mean()) ** 2)
         slope = float(weights @ np.log(temperatures))
         slope_error = float((influence @ weights).std(ddof=1) / np.sqrt(len(influence)))
-    excess = scale * (np.asarray(losses, float) - modes.minimum.loss)
+        made = json.loads(tree.attrs["manifest"])["dynamics"]
+        if made["law"] != "none":
+            predicted = 0.0
+        elif made.get("rule") == "sgd" and made["batch_size"] is not None:
+            gradients = np.asarray(example_gradients(target.model, modes.minimum.position), float)
+            predicted = float(weights @ np.log((gradients @ modes.vectors).var(axis=0)))
+    excess = scale * (losses - modes.minimum.loss)
     mean, error = float(excess.mean()), float(excess.std(ddof=1) / np.sqrt(len(excess)))
     shared = (name, modes.eigenvalues, temperatures * scale, errors, slope, slope_error)
-    return Spectrum(*shared, mean, error, modes.trace / 2)
+    return Spectrum(*shared, mean, error, modes.trace / 2, predicted)
 
 
 @eqx.filter_jit

@@ -1,23 +1,28 @@
-"""Figures as plain matplotlib objects; each is drawn on axes that the caller may style."""
+"""Figures of what was found: temperature spectra, effects, running means. Plain matplotlib objects, to be restyled."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 from scipy import stats
 
 from ..comparison.compare import Comparison
-from ..comparison.effects import Sample
+from ..comparison.effects import LEVEL, scalar_draws
 from ..comparison.spectrum import Spectrum
+from ..learning_coefficient import LearningCoefficient
+from ..posterior import Posterior
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, which read on light and dark and for all eyes."""
 GREY = "#888888"
 NAMES = {"sgld": "Langevin (Bayes)", "sgd": "SGD", "sgd-shuffled": "shuffled SGD", "sgd-momentum": "SGD with momentum"}
 NAMES |= {"adam": "Adam", "gradient-descent": "gradient descent"}
-TWO_SIDED = float(stats.norm.ppf(0.975))
+TWO_SIDED, INTERVAL = float(stats.norm.ppf(0.975)), float(stats.norm.ppf(1 - LEVEL))
+"""Half widths of 95 % and 90 % intervals, in standard errors."""
 
 
 def colour(dynamics: str) -> str:
@@ -100,13 +105,19 @@ def forest_figure(comparison: Comparison) -> Figure:
     axes.set_yticks(range(len(effects)), [f"{e.observable}, {KINDS[e.kind]}" for e in effects], fontsize="small")
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=2)
-    low, high = axes.get_xlim()
-    ticks = [tick for tick in (-1000, -100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100, 1000) if low <= tick <= high]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
+    margin_ticks(axes.xaxis, axes.get_xlim())
     axes.set_xlabel("effect / margin")
     axes.set_title(NAMES.get(comparison.dynamics, comparison.dynamics))
     return figure
+
+
+def margin_ticks(axis: Axis, limits: tuple[float, float]) -> None:
+    """Few numbers on an axis in units of a margin, linear near 0."""
+    ticks = [
+        tick for tick in (-1000, -100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100, 1000) if limits[0] <= tick <= limits[1]
+    ]
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
 
 
 KINDS = {
@@ -118,42 +129,21 @@ KINDS = {
 }
 
 
-def ecdf_difference_figure(observable: str, pairs: Mapping[str, tuple[Sample, Sample, float]]) -> Figure:
-    """Distribution function of each law less its reference's, against the reference's quantile, with a 95 % band.
-
-    ``pairs``: sample, reference and the reference's effective sample size. The band is simultaneous in the argument, by
-    Dvoretzky, Kiefer and Wolfowitz's inequality for each of the two: it holds wherever both do, so it is conservative.
-    """
-    figure = Figure(figsize=(4.2, 2.6), layout="constrained")
-    axes = figure.subplots()
-    widest = 0.0
-    for name, (sample, reference, effective) in pairs.items():
-        values = np.sort(reference.values.ravel())
-        points = values[:: max(len(values) // 400, 1)]
-        ours = np.searchsorted(np.sort(sample.values.ravel()), points, side="right") / sample.values.size
-        theirs = np.searchsorted(values, points, side="right") / values.size
-        axes.plot(theirs, ours - theirs, color=colour(name), linewidth=1.2)
-        widest = max(widest, sum(np.sqrt(np.log(2 / 0.025) / (2 * size)) for size in (sample.values.size, effective)))
-    axes.axhspan(-widest, widest, color=GREY, alpha=0.25, linewidth=0)
-    axes.axhline(0, color=GREY, linewidth=1)
-    axes.set_xlabel("quantile of the reference")
-    axes.set_ylabel("difference")
-    axes.set_title(observable)
-    return figure
-
-
-def running_mean_figure(draws: np.ndarray, interval: tuple[float, float], known: float | None = None) -> Figure:
-    """Running mean of a scalar (chain, draw) along each chain, the interval of the estimate, and a known value."""
+def running_mean_figure(tree: xr.DataTree, found: LearningCoefficient, target: Posterior) -> Figure:
+    """Running mean of n beta (L - L*) along each chain of a run, the interval of the estimate, and the known value."""
+    draws = float(np.mean(target.scale)) * (scalar_draws(tree, "loss") - found.baseline["value"])
     figure = Figure(figsize=(5.5, 3), layout="constrained")
     axes = figure.subplots()
     count = np.arange(1, draws.shape[1] + 1)
-    for chain in np.cumsum(draws, axis=1) / count:
+    means = np.cumsum(draws, axis=1) / count
+    for chain in means:
         axes.plot(count, chain, color=COLOURS[0], linewidth=0.8, alpha=0.6)
-    axes.axhspan(*interval, color=GREY, alpha=0.35, linewidth=0)
-    if known is not None:
-        axes.axhline(known, color=GREY, linewidth=1, linestyle="--")
-    late = np.cumsum(draws, axis=1)[:, len(count) // 20 :] / count[len(count) // 20 :]
-    reach = [*np.quantile(late[np.isfinite(late)], [0.0, 1.0]), *interval, *([] if known is None else [known])]
+    axes.axhspan(*found.interval, color=GREY, alpha=0.35, linewidth=0)
+    known = [found.truth["value"]] if found.truth else []
+    for value in known:
+        axes.axhline(value, color=GREY, linewidth=1, linestyle="--")
+    late = means[:, len(count) // 20 :]
+    reach = [*np.quantile(late[np.isfinite(late)], [0.0, 1.0]), *found.interval, *known]
     room = 0.1 * (max(reach) - min(reach) + 1e-12)
     axes.set_ylim(min(reach) - room, max(reach) + room)
     axes.set_xlabel("draws of a chain")

@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ..comparison.compare import Comparison
-from ..comparison.effects import Sample, scalar_draws
-from ..comparison.stationarity import ENSEMBLE
-from ..diagnostics import ess
+from ..comparison.control import Control
+from ..comparison.run import Study
 from ..learning_coefficient import LearningCoefficient
 from ..posterior import Posterior
-from .figures import NAMES, colour, ecdf_difference_figure, forest_figure, running_mean_figure, spectrum_figure
-from .tables import legend, llc_rows, number, used_beta
+from .figures import NAMES, TWO_SIDED, colour, forest_figure, running_mean_figure, spectrum_figure
+from .laws import density_figure, ecdf_difference_figure, path_figure
+from .tables import control_sentence, legend, llc_rows, number, used_beta, with_error
 
 INK = "#010203"
 """Colour of text and frames in the figures, replaced by the page's own, so that they follow light and dark."""
@@ -34,6 +33,8 @@ def svg(figure: Figure, description: str) -> Markup:
     style |= {"axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
     for axes in figure.axes:
         recolour(axes)
+    for text in figure.texts:
+        text.set_color(INK)
     buffer = io.StringIO()
     with matplotlib.rc_context(style):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -50,7 +51,7 @@ def recolour(axes: Any) -> None:
     for spine in axes.spines.values():
         spine.set_edgecolor(INK)
     axes.tick_params(colors=INK, which="both")
-    for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()):
+    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
         text.set_color(INK)
     if (box := axes.get_legend()) is not None:
         for text in box.get_texts():
@@ -88,11 +89,11 @@ def plain(value: Any) -> str:
 
 def comparison_page(
     comparisons: Sequence[Comparison],
-    trees: dict[str, tuple[xr.DataTree, xr.DataTree]],
+    study: Study,
     model: dict[str, Any],
-    truth: dict[str, Any],
     command: str,
     missing: Sequence[str] = (),
+    controls: Sequence[Control] = (),
 ) -> str:
     """HTML of a comparison.
 
@@ -100,66 +101,84 @@ def comparison_page(
     ----------
     comparisons
         What was found.
-    trees
-        Of each dynamics, its ensemble and its reference.
+    study
+        Where it was found: the model, and of each dynamics its run and its reference.
     model
         As in the JSON.
-    truth
-        What is known of the model.
     command
         The command line that repeats the run.
     missing
-        Dynamics that an interrupted run has not come to.
+        Dynamics and controls that the run has not come to.
+    controls
+        What was found of the model's controls.
     """
-    spectra = [c.spectrum for c in comparisons if c.spectrum is not None]
+    stem = Path(str(model["path"])).stem
+    panels = {stem: [c.spectrum for c in comparisons if c.spectrum is not None]}
+    panels = {title: spectra for title, spectra in (panels | {c.title: c.spectra for c in controls}).items() if spectra}
     spectrum = None
-    if spectra:
-        slopes = [f"{s.dynamics} {s.slope:.2f}" for s in spectra if s.slope is not None]
+    if panels:
+        slopes = [
+            f"{t}: {s.dynamics} {s.slope:.2f}" for t, spectra in panels.items() for s in spectra if s.slope is not None
+        ]
         text = f"Temperature of each mode against its curvature, log-log; slopes: {', '.join(slopes) or 'none'}"
-        spectrum = svg(spectrum_figure({Path(str(model["path"])).stem: spectra}), text)
-    forests = [
-        svg(forest_figure(c), f"Effects of {c.dynamics} in units of their margins: {c.verdict}")
-        for c in comparisons
-        if c.effects
-    ]
-    observables = list(dict.fromkeys(e.observable for c in comparisons for e in c.effects))
-    ecdfs = [
+        spectrum = svg(spectrum_figure(panels), text)
+    judged = [c for c in comparisons if c.effects]
+    forests = [svg(forest_figure(c), f"Effects of {c.dynamics} in units of their margins: {c.verdict}") for c in judged]
+    observables = list(dict.fromkeys(e.observable for c in judged for e in c.effects))
+    runs = {c.dynamics: study.trees[c.dynamics] for c in judged}
+    densities = [
         svg(
-            ecdf_difference_figure(name, laws(name, trees)), f"Distribution of {name} less the reference's, by dynamics"
+            density_figure(c.dynamics, *runs[c.dynamics], observables, posterior(study, c)),
+            f"Densities under {c.dynamics} and its posterior",
         )
+        for c in judged
+    ]
+    ecdfs = [
+        svg(ecdf_difference_figure(name, runs), f"Distribution of {name} less the reference's, by dynamics")
         for name in observables
-        if trees
+    ]
+    paths = [
+        svg(path_figure(name, runs), f"Location and spread of {name} at a quarter, half and the end of each run")
+        for name in observables
     ]
     return render(
         "compare.html",
         answer=sentence(comparisons) if comparisons else "Interrupted before the first comparison.",
         comparisons=comparisons,
-        spectra=spectra,
+        controls=controls,
+        panels=panels,
         spectrum=spectrum,
         forests=forests,
+        densities=densities,
+        exact=any(name in study.model.densities for name in observables),
         ecdfs=ecdfs,
+        paths=paths,
         notes=legend(comparisons).split("\n") if comparisons else [],
         model=model,
-        truth=truth,
+        truth=study.model.truth,
         command=command,
         missing=missing,
     )
+
+
+def posterior(study: Study, comparison: Comparison) -> Posterior:
+    """The law that a comparison was made with."""
+    return Posterior(study.model, comparison.inverse_temperature["used"] or 1.0)
 
 
 def llc_page(
     found: LearningCoefficient, tree: xr.DataTree, target: Posterior, model: dict[str, Any], sampler: str, command: str
 ) -> str:
     """HTML of a learning coefficient."""
-    factor = float(np.mean(target.scale))
-    excess = factor * (scalar_draws(tree, "loss") - found.baseline["value"])
-    figure = running_mean_figure(excess, found.interval, found.truth["value"] if found.truth else None)
+    figure = running_mean_figure(tree, found, target)
+    num_chains = tree["posterior"].sizes["chain"]
     return render(
         "llc.html",
         answer=f"Learning coefficient {number(found.value, 4)} ± {number(found.standard_error, 2)}",
         found=found,
         rows=llc_rows(found, sampler, target),
-        chains=svg(figure, f"Running means of {len(excess)} chains, which end near {found.value:.3g}"),
-        num_chains=len(excess),
+        chains=svg(figure, f"Running means of {num_chains} chains, which end near {found.value:.3g}"),
+        num_chains=num_chains,
         model=model,
         truth=target.model.truth,
         command=command,
@@ -172,19 +191,6 @@ def render(template: str, **content: Any) -> str:
         loader=PackageLoader("bayes_vs_sgd", "report"), autoescape=True, undefined=StrictUndefined
     )
     environment.globals |= {"number": number, "names": NAMES, "used_beta": used_beta, "plain": plain, "colour": colour}
+    environment.globals |= {"with_error": with_error, "control_sentence": control_sentence, "two_sided": TWO_SIDED}
     environment.globals |= {"versions": {name: version(name) for name in LIBRARIES}}
     return environment.get_template(template).render(**content) + "\n"
-
-
-def laws(name: str, trees: dict[str, tuple[xr.DataTree, xr.DataTree]]) -> dict[str, tuple[Sample, Sample, float]]:
-    """Samples of an observable: of each dynamics, its reference, and that one's effective size."""
-    found = {}
-    for dynamics, (tree, reference) in trees.items():
-        draws, theirs = scalar_draws(tree, name), scalar_draws(reference, name)
-        ensemble = len(draws) >= ENSEMBLE
-        kept = draws[np.isfinite(draws).all(axis=1)]
-        if not kept.size:
-            continue
-        sample = Sample(kept[:, -1:] if ensemble else kept, ensemble)
-        found[dynamics] = (sample, Sample(theirs, False), ess(theirs))
-    return found

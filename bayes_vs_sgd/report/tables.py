@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..comparison.compare import Comparison
+from ..comparison.control import Control
 from ..comparison.effects import Effect
 from ..comparison.spectrum import Spectrum
 from ..learning_coefficient import LearningCoefficient
@@ -18,8 +19,8 @@ from ..posterior import Posterior
 COLOURS = {"match": "green", "mismatch": "red"}
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> Group:
-    """Every effect with its interval and margin, then the verdicts of all dynamics."""
+def comparison_table(comparisons: Sequence[Comparison], controls: Sequence[Control] = ()) -> Group:
+    """Every effect with its interval and margin, the verdicts of all dynamics, temperatures, predictions, controls."""
     effects = Table(title="Effects and their 90 % intervals", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("dynamics", "observable", "effect", "", "margin", ""):
         effects.add_column(column, justify="right" if column == "margin" else "left", no_wrap=True)
@@ -43,20 +44,69 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Group:
         loss = f"{number(excess['value'])} ± {number(excess['standard_error'], 1)}"
         verdicts.add_row(c.dynamics, *cells, steps, *numbers, loss)
     spectra = [c.spectrum for c in comparisons if c.spectrum is not None]
-    return Group(effects, verdicts, *([spectrum_table(spectra)] if spectra else []), Text(legend(comparisons)))
+    parts = [effects, verdicts]
+    if spectra:
+        parts.append(spectrum_table(spectra))
+    for control in controls:
+        if control.spectra:
+            parts.append(spectrum_table(control.spectra, f"Control: {control.title}"))
+        if control.comparison is not None:
+            parts.append(Text(control_sentence(control) + "\n"))
+    if any(c.held_out for c in comparisons):
+        parts.append(held_out_table(comparisons))
+    return Group(*parts, Text(legend(comparisons)))
 
 
-def spectrum_table(spectra: Sequence[Spectrum]) -> Table:
-    """Temperatures of the modes at the minimum, and what they add up to."""
-    title = "Temperature of the modes at the minimum (slope 0 under the posterior)"
+def control_sentence(control: Control) -> str:
+    """What became of SGD on a control."""
+    assert control.comparison is not None  # called only for those
+    words = {"off_data": "off the data"}
+    found = [f"{words.get(group, group)} {v}" for group, v in control.comparison.verdicts.items() if v is not None]
+    return f"Control, {control.title}, SGD with the prior's pull: {', '.join(found)} ({control.comparison.reason})."
+
+
+def held_out_table(comparisons: Sequence[Comparison]) -> Table:
+    """Expected log predictive density of new examples."""
+    title = "Log predictive density of held-out examples, each (standard errors)"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("dynamics", "modes", "coldest / T0", "hottest / T0", "slope", "(E[L] - L*) / T0", "tr H / 2"):
+    for column in ("dynamics", "Bayes", "ensemble - Bayes", "single run - Bayes"):
+        table.add_column(column, justify="left" if column == "dynamics" else "right", no_wrap=True)
+    for c in comparisons:
+        if c.held_out:
+            names = ("bayes", "ensemble_less_bayes", "single_less_bayes")
+            table.add_row(c.dynamics, *(with_error(**c.held_out[name]) for name in names))
+    return table
+
+
+def with_error(value: float, standard_error: float) -> str:
+    """A number to two digits of its error."""
+    places = max(1 - int(np.floor(np.log10(standard_error))), 0) if standard_error > 0 else 6
+    return f"{value:.{places}f} ± {standard_error:.{places}f}"
+
+
+def spectrum_table(
+    spectra: Sequence[Spectrum], title: str = "Temperature of the modes at the minimum (slope 0 under the posterior)"
+) -> Table:
+    """Temperatures of the modes at the minimum, and what they add up to."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in (
+        "dynamics",
+        "modes",
+        "coldest / T0",
+        "hottest / T0",
+        "slope",
+        "predicted",
+        "(E[L] - L*) / T0",
+        "tr H / 2",
+    ):
         table.add_column(column, justify="left" if column == "dynamics" else "right", no_wrap=True)
     for s in spectra:
         slope = "-" if s.slope is None else f"{s.slope:.2f} ± {number(s.slope_error, 1)}"
         excess = f"{number(s.excess)} ± {number(s.excess_error, 1)}"
         ends = (number(float(s.temperatures.min())), number(float(s.temperatures.max())))
-        table.add_row(s.dynamics, str(len(s.eigenvalues)), *ends, slope, excess, number(s.half_trace))
+        table.add_row(
+            s.dynamics, str(len(s.eigenvalues)), *ends, slope, number(s.predicted_slope), excess, number(s.half_trace)
+        )
     return table
 
 

@@ -1,0 +1,48 @@
+"""Controls: models near the one at hand that show what makes the difference, such as the same data without depth."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..model import Model
+from .compare import Comparison
+from .run import Study
+from .spectrum import Spectrum
+from .stationarity import ENSEMBLE
+
+
+@dataclass(frozen=True)
+class Control:
+    """Temperature spectra of a control under Langevin dynamics and SGD.
+
+    Where the control has an exact sampler, also SGD's comparison with its posterior, with the prior's pull in what SGD
+    descends: a mismatch that is only the prior left out would say nothing about the noise.
+    """
+
+    title: str
+    spectra: list[Spectrum]
+    comparison: Comparison | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        comparison = None if self.comparison is None else self.comparison.to_json()
+        return {"title": self.title, "spectra": [s.to_json() for s in self.spectra], "comparison": comparison}
+
+
+def run_control(study: Study, title: str, model: Model) -> Control:
+    """Look at a control with the settings of a study, at a learning rate of its own and half as many seeds."""
+    num_seeds = study.settings.num_seeds
+    own: dict[str, Any] = {"dynamics": ("sgld", "sgd"), "num_seeds": max(num_seeds // 2, min(num_seeds, ENSEMBLE))}
+    own |= dict.fromkeys(("learning_rate", "initial_scale", "inverse_temperature")) | {
+        "observables": (),
+        "trajectories": (),
+    }
+    settings = replace(study.settings, **own)
+    folder = None if study.folder is None else study.folder / f"control-{title.replace(' ', '-')}"
+    control = Study(model, settings, study.seed, folder, study.progress)
+    spectra = [s for s in map(control.spectrum, settings.dynamics) if s is not None]
+    if model.exact_sampler is None:
+        return Control(title, spectra, None)
+    settings = replace(settings, objective="posterior", num_seeds=num_seeds)
+    control = Study(model, settings, study.seed, folder, study.progress)
+    return Control(title, spectra, control.compare("sgd", time.monotonic()))
