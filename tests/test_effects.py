@@ -81,9 +81,9 @@ def test_a_drift_is_seen_and_a_stationary_ensemble_is_not_called_drifting():
     rng = np.random.default_rng(5)
     start = rng.normal(size=2000)
     late = 0.8 * start + 0.6 * rng.normal(size=2000)
-    assert all(e.inside for e in drift("x", start, late))
-    assert not all(e.inside for e in drift("x", start, late + 0.3))
-    assert not all(e.inside for e in drift("x", start, 1.2 * late))
+    assert all(e.inside for e in drift("x", start[:, None], (late)[:, None]))
+    assert not all(e.inside for e in drift("x", start[:, None], (late + 0.3)[:, None]))
+    assert not all(e.inside for e in drift("x", start[:, None], (1.2 * late)[:, None]))
 
 
 @pytest.mark.exact

@@ -138,7 +138,7 @@ def compare(
         why = rules.reason(effects, groups, verdict, len(tested))
     moving = unsettled(tree, list(chosen)) if effects else None
     if moving:
-        why = f"law at step {tree.attrs['num_steps']:,}, where {', '.join(moving)} still depend on the start; {why}"
+        why = f"law at step {tree.attrs['num_steps']:,}, where {', '.join(moving)} may still depend on the start; {why}"
     if gate := _gate(judged, lost, kept.size):
         groups = {k: v and rules.NO_VERDICT for k, v in groups.items()}
         verdict, why = rules.NO_VERDICT, gate

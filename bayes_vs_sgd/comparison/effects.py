@@ -158,8 +158,8 @@ def _statistics(sample: Sample, heavy: bool) -> tuple[Any, Any]:
 
 
 def drift(name: str, before: np.ndarray, after: np.ndarray) -> list[Effect]:
-    """Change of location and scale of the same seeds between two times, with the errors of paired differences."""
-    early, late = (Sample(x[:, None], True) for x in (before, after))
+    """Change of location and scale of the same seeds between two windows (seed, draw), with the errors of paired differences."""
+    early, late = Sample(before, True), Sample(after, True)
     heavy = heavy_tailed(early, late)
     (place, psi_place), (scale, psi_scale) = (s() for s in _statistics(late, heavy))
     (place_0, psi_place_0), (scale_0, psi_scale_0) = (s() for s in _statistics(early, heavy))
@@ -167,8 +167,8 @@ def drift(name: str, before: np.ndarray, after: np.ndarray) -> list[Effect]:
         return []
     unit = np.exp(scale)
     kinds = ("median", "log_mad_ratio") if heavy else ("mean", "log_sd_ratio")
-    shift_error = mean_error((psi_place - psi_place_0) / unit, True)
-    ratio_error = mean_error(psi_scale - psi_scale_0, True)
+    shift_error = mean_error((psi_place.mean(axis=1) - psi_place_0.mean(axis=1)) / unit, True)
+    ratio_error = mean_error(psi_scale.mean(axis=1) - psi_scale_0.mean(axis=1), True)
     return [
         Effect(name, "drift", kinds[0], float((place - place_0) / unit), shift_error, MARGINS[kinds[0]]),
         Effect(name, "drift", kinds[1], float(scale - scale_0), ratio_error, MARGINS[kinds[1]]),

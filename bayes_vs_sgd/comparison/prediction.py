@@ -43,8 +43,8 @@ class Predictive:
 
     def less(self, other: "Predictive") -> tuple[float, float]:
         """Difference of two elpd, and its standard error."""
-        draws = np.hypot(*(mean_error(p.influence, p.independent) for p in (self, other)))
-        return self._with_error(self.densities - other.densities, float(draws))
+        ours, theirs = (mean_error(p.influence, p.independent) for p in (self, other))
+        return self._with_error(self.densities - other.densities, float(np.hypot(ours, theirs)))
 
     @staticmethod
     def _with_error(values: np.ndarray, of_draws: float) -> tuple[float, float]:
@@ -91,8 +91,9 @@ def log_likelihoods(tree: xr.DataTree, target: Posterior) -> tuple[np.ndarray, b
         names = [name for name, _ in target.model.latents]
         if not kept.any() or any(name not in tree["posterior"] for name in names):
             return None
-        every = max(int(np.ceil(tree["posterior"].sizes["draw"] * kept.sum() / most)), 1)
-        values = {name: tree["posterior"][name].values[kept][:, ::every] for name in names}
+        draws = tree["posterior"].to_dataset()[names]
+        every = max(int(np.ceil(draws.sizes["draw"] * kept.sum() / most)), 1)
+        values = {name: draws[name].values[kept][:, ::every] for name in names}
         drawn = _unconstrained(target, {k: jnp.asarray(v, float) for k, v in values.items()})
     if len(next(iter(drawn.values()))) < 2:
         return None

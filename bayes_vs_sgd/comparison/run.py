@@ -28,6 +28,8 @@ from .temperature import reference_scale
 
 MOMENTUM = 0.9
 MAX_DOUBLINGS = 6
+DRAWS = 16
+"""Recorded of an ensemble within its first steps: what changes slowly is seen in averages of some of them."""
 NOISELESS = 1e-10
 """Gradient noise at the minimum whose variance is this much smaller than at prior draws is rounding."""
 CAREFUL = 0.98
@@ -168,7 +170,7 @@ class Study:
         """Independent runs, their steps doubled until stationary, or as long as the deadline allows."""
         if name in self.given:
             return from_positions(read_positions(self.given[name]), target, name, self.observables)
-        num_steps, every = self.settings.num_steps, max(self.settings.num_steps // 4, 1)
+        num_steps, every = self.settings.num_steps, max(self.settings.num_steps // DRAWS, 1)
         while True:
             tree = simulate(
                 dynamics,

@@ -1,4 +1,7 @@
-r"""Has the law of an ensemble settled? Change and memory of the same seeds at a quarter, half and the end of the run.
+r"""Has the law of an ensemble settled? Change and memory of the same seeds over the second half of the run.
+
+The change is that between averages over the eighth of the draws before half time and over the last eighth, so that a longer
+run, with more draws, knows it better. A part that relaxes changes between them by no less than from half time to the end.
 
 A small change proves nothing: what has hardly begun to move does not change either. But it is remembered. Let a slow
 part of an observable relax by the factor rho over the second half of the run. Then its gap to the limit is
@@ -33,27 +36,39 @@ def unsettled(tree: xr.DataTree, names: list[str]) -> list[str] | None:
     _, kept = final_positions(tree)
     if kept.sum() < ENSEMBLE or tree["posterior"].sizes["draw"] < 4:
         return None
-    found = []
-    for name in names:
-        past = quarter_half_end(tree, name)
-        if not all(settled(change, *past) for change in drift(name, *past[1:])):
-            found.append(name)
-    return found
+    return [name for name in names if not has_settled(name, surviving(tree, name))]
+
+
+def has_settled(name: str, draws: np.ndarray) -> bool:
+    """Whether every change of an observable (seed, draw), past or still to come, lies within its margin."""
+    past = quarter_half_end(draws)
+    return all(settled(change, *past) for change in drift(name, *eighths(draws)))
+
+
+def eighths(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draws (seed, draw) of the eighth before half time and of the last; at least one each."""
+    num_draws = draws.shape[1]
+    width = max(num_draws // 8, 1)
+    return draws[:, num_draws // 2 - width : num_draws // 2], draws[:, num_draws - width :]
 
 
 def hopeless(tree: xr.DataTree, names: list[str], longer: float) -> bool:
     """Whether a run so many times longer would still remember more than half of what this one does of some observable."""
     for name in names:
-        x, y, z = centered_ranks(*quarter_half_end(tree, name))
+        x, y, z = centered_ranks(*quarter_half_end(surviving(tree, name)))
         if remembered(x, y) and np.clip(np.mean(x * z) / np.mean(x * y), 0, 1) ** longer > 0.5:
             return True
     return False
 
 
-def quarter_half_end(tree: xr.DataTree, name: str) -> list[np.ndarray]:
-    """An observable of the seeds that are not lost, at a quarter, half and the end of the run."""
+def surviving(tree: xr.DataTree, name: str) -> np.ndarray:
+    """Draws of an observable of the seeds that are not lost (seed, draw)."""
     _, kept = final_positions(tree)
-    draws = scalar_draws(tree, name)[kept]
+    return scalar_draws(tree, name)[kept]
+
+
+def quarter_half_end(draws: np.ndarray) -> list[np.ndarray]:
+    """Draws (seed, draw) at a quarter, half and the end of the run."""
     num_draws = draws.shape[1]
     return [draws[:, n - 1] for n in (num_draws // 4, num_draws // 2, num_draws)]
 

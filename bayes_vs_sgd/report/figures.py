@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as _  # noqa: F401, so that notebooks show figures
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from ..comparison.effects import MARGINS, Effect, Sample, location_and_scale, scalar_draws
-from ..comparison.stationarity import ENSEMBLE, quarter_half_end
+from ..comparison.stationarity import ENSEMBLE, quarter_half_end, surviving
 from ..diagnostics import ess
 from ..posterior import Posterior
 from ..results import final_positions
@@ -57,7 +57,8 @@ def density_figure(
         axes = plots.viz["plot"][name].item()
         axes.xaxis.get_major_locator().set_params(nbins=4)
         if target is not None and name in target.model.densities:
-            line = np.linspace(*axes.get_xlim(), 401)
+            low, high = axes.get_xlim()
+            line = np.linspace(low, high, 401)
             density = np.asarray(target.model.densities[name](target, line), float)
             finite = np.isfinite(density)  # a logarithmic pole may lie on the grid
             mass = np.trapezoid(density[finite], line[finite])
@@ -115,7 +116,10 @@ def path_figure(name: str, runs: Runs) -> Figure:
             continue
         num_steps = int(tree.attrs["num_steps"])
         steps, other = [num_steps // 4, num_steps // 2, num_steps], law(reference, name)
-        pairs = [location_and_scale(name, "", Sample(x[:, None], True), other) for x in quarter_half_end(tree, name)]
+        pairs = [
+            location_and_scale(name, "", Sample(x[:, None], True), other)
+            for x in quarter_half_end(surviving(tree, name))
+        ]
         if not all(pairs):
             continue
         for axes, effects in zip((above, below), zip(*pairs, strict=True), strict=True):

@@ -44,7 +44,7 @@ def comparison_table(comparisons: Sequence[Comparison], controls: Sequence[Contr
         loss = f"{number(excess['value'])} ± {number(excess['standard_error'], 1)}"
         verdicts.add_row(c.dynamics, *cells, steps, *numbers, loss)
     spectra = [c.spectrum for c in comparisons if c.spectrum is not None]
-    parts = [effects, verdicts]
+    parts: list[Table | Text] = [effects, verdicts]
     if spectra:
         parts.append(spectrum_table(spectra))
     for control in controls:
@@ -154,7 +154,9 @@ def legend(comparisons: Sequence[Comparison]) -> str:
     if all(c.inverse_temperature["theory"] is None for c in comparisons if c.dynamics == "sgd"):
         lines.append("theory: none where the gradients have no noise at the minimum; beta = 1 unless it was given.")
     if any(c.stationary is False for c in comparisons):
-        lines.append("* not stationary: some observables still depend on the start; the verdict is about this step.")
+        lines.append(
+            "* not shown to be stationary: some observables may still depend on the start; the verdict is about this step."
+        )
     return "\n".join(lines)
 
 
