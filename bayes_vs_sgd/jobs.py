@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
+import matplotlib
 import tyro
 from rich.console import Console
 
@@ -56,6 +57,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     module = load_module(path)
     run, settings, config = parse(verb, module.Config, rest)
     default = "float64" if verb == "llc" else "float32"
+    matplotlib.use("agg")  # a page needs no display
     jax.config.update("jax_enable_x64", (run.precision or default) == "float64")
     if run.json not in (None, "-") and not Path(run.json).parent.is_dir():
         raise InputError(f"--json {run.json}: there is no folder {Path(run.json).parent}")

@@ -43,7 +43,7 @@ SETTLED = 4.0
 """Relaxation times of the flattest mode that an ensemble is run for: its variance is then within exp(-8) of its limit."""
 LOCAL = 0.15
 """How far Langevin dynamics may diffuse along a flat direction meanwhile, in units of the weights' root mean square."""
-LEAST_STEPS, MOST_GRADIENTS = 1000, 10**8
+LEAST_STEPS, MOST_GRADIENTS = 1000, 2 * 10**8
 """Steps (Adam remembers a thousand), and example gradients beyond which seeds are saved."""
 SPREAD = np.log(1.5)
 """Eigenvalues that are closer together than this (range of their logarithms) have no slope."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as _  # noqa: F401, so that notebooks show figures
+import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -24,6 +24,13 @@ NAMES = {"sgld": "Langevin (Bayes)", "sgd": "SGD", "sgd-shuffled": "shuffled SGD
 NAMES |= {"adam": "Adam", "gradient-descent": "gradient descent"}
 TWO_SIDED, INTERVAL = float(stats.norm.ppf(0.975)), float(stats.norm.ppf(1 - LEVEL))
 """Half widths of 95 % and 90 % intervals, in standard errors."""
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make a figure by pyplot, so that a notebook shows it, which forgets it at once, so that nothing shows it twice."""
+    figure = plt.figure(figsize=(width, height), layout="constrained")
+    plt.close(figure)
+    return figure
 
 
 def colour(dynamics: str) -> str:
@@ -78,7 +85,7 @@ def plain_ticks(axes: Axes) -> None:
 
 def spectrum_figure(panels: Mapping[str, Sequence[Spectrum]]) -> Figure:
     """One panel a model, temperatures on one scale."""
-    figure = Figure(figsize=(4.2 * len(panels), 3.8), layout="constrained")
+    figure = new_figure(4.2 * len(panels), 3.8)
     rows = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, spectra) in zip(rows, panels.items(), strict=True):
         spectrum_axes(axes, spectra)
@@ -95,7 +102,7 @@ def spectrum_figure(panels: Mapping[str, Sequence[Spectrum]]) -> Figure:
 def forest_figure(comparison: Comparison) -> Figure:
     """Effects with their 90 % intervals, in units of the margin, which is shaded."""
     effects = comparison.effects
-    figure = Figure(figsize=(4.2, 0.6 + 0.24 * len(effects)), layout="constrained")
+    figure = new_figure(4.2, 0.6 + 0.24 * len(effects))
     axes = figure.subplots()
     axes.axvspan(-1, 1, color=GREY, alpha=0.25, linewidth=0)
     axes.axvline(0, color=GREY, linewidth=1)
@@ -133,7 +140,7 @@ KINDS = {
 def running_mean_figure(tree: xr.DataTree, found: LearningCoefficient, target: Posterior) -> Figure:
     """Running mean of n beta (L - L*) along each chain of a run, the interval of the estimate, and the known value."""
     draws = float(np.mean(target.scale)) * (scalar_draws(tree, "loss") - found.baseline["value"])
-    figure = Figure(figsize=(5.5, 3), layout="constrained")
+    figure = new_figure(5.5, 3)
     axes = figure.subplots()
     count = np.arange(1, draws.shape[1] + 1)
     means = np.cumsum(draws, axis=1) / count

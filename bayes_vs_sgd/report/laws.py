@@ -17,7 +17,7 @@ from ..comparison.stationarity import ENSEMBLE, quarter_half_end, surviving
 from ..diagnostics import ess
 from ..posterior import Posterior
 from ..results import final_positions
-from .figures import GREY, INTERVAL, NAMES, colour, margin_ticks
+from .figures import GREY, INTERVAL, NAMES, colour, margin_ticks, new_figure
 
 Runs = Mapping[str, tuple[xr.DataTree, xr.DataTree]]
 MOST_PLOTTED = 4000
@@ -80,7 +80,7 @@ def ecdf_difference_figure(name: str, runs: Runs) -> Figure:
     The band is simultaneous in the argument, by Dvoretzky, Kiefer and Wolfowitz's inequality for each of the two laws: it
     holds wherever both do, so it is conservative.
     """
-    figure = Figure(figsize=(4.2, 2.6), layout="constrained")
+    figure = new_figure(4.2, 2.6)
     axes = figure.subplots()
     widest = 0.0
     for dynamics, (tree, reference) in runs.items():
@@ -107,7 +107,7 @@ def path_figure(name: str, runs: Runs) -> Figure:
 
     Bars are 90 % intervals, the margin is shaded. Only ensembles of four draws or more are shown.
     """
-    figure = Figure(figsize=(4.2, 3.6), layout="constrained")
+    figure = new_figure(4.2, 3.6)
     above, below = figure.subplots(2, 1, sharex=True)
     every: list[int] = []
     for dynamics, (tree, reference) in runs.items():
