@@ -30,9 +30,9 @@ class Control:
 
 
 def run_control(study: Study, title: str, model: Model) -> Control:
-    """Look at a control with the settings of a study, at a learning rate of its own and a quarter of the seeds for spectra."""
+    """Look at a control with the settings of a study, at a learning rate of its own and an eighth of the seeds for spectra."""
     num_seeds = study.settings.num_seeds
-    own: dict[str, Any] = {"dynamics": ("sgld", "sgd"), "num_seeds": max(num_seeds // 4, min(num_seeds, ENSEMBLE))}
+    own: dict[str, Any] = {"dynamics": ("sgld", "sgd"), "num_seeds": max(num_seeds // 8, min(num_seeds, ENSEMBLE))}
     own |= dict.fromkeys(("learning_rate", "initial_scale", "inverse_temperature")) | {
         "observables": (),
         "trajectories": (),
