@@ -83,8 +83,10 @@ def plain_ticks(axes: Axes) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def spectrum_figure(panels: Mapping[str, Sequence[Spectrum]]) -> Figure:
-    """One panel a model, temperatures on one scale."""
+def spectrum_figure(
+    panels: Mapping[str, Sequence[Spectrum]], temperatures: tuple[float, float] | None = None
+) -> Figure:
+    """One panel a model, temperatures on one scale, which may be given."""
     figure = new_figure(4.2 * len(panels), 3.8)
     rows = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, spectra) in zip(rows, panels.items(), strict=True):
@@ -92,11 +94,16 @@ def spectrum_figure(panels: Mapping[str, Sequence[Spectrum]]) -> Figure:
         axes.set_title(title)
         if axes is not rows[0]:
             axes.set_ylabel("")
-    everywhere = np.concatenate([found.temperatures for spectra in panels.values() for found in spectra])
-    hot = everywhere[everywhere > 0]
-    rows[0].set_ylim(min(hot.min(), 1) / 2, 2 * max(hot.max(), 1))
+    rows[0].set_ylim(temperature_range(panels) if temperatures is None else temperatures)
     plain_ticks(rows[0])
     return figure
+
+
+def temperature_range(panels: Mapping[str, Sequence[Spectrum]]) -> tuple[float, float]:
+    """Lowest and highest value of an axis that holds all temperatures."""
+    everywhere = np.concatenate([found.temperatures for spectra in panels.values() for found in spectra])
+    hot = everywhere[everywhere > 0]
+    return min(hot.min(), 1) / 2, 2 * max(hot.max(), 1)
 
 
 def forest_figure(comparison: Comparison) -> Figure:

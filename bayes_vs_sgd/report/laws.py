@@ -38,7 +38,7 @@ def density_figure(
     label = NAMES.get(dynamics, dynamics)
     laws = {label: tree, "posterior": reference}
     size = min(MOST_PLOTTED, *(law(t, name).values.size for t in laws.values() for name in names))
-    columns = min(3, len(names))
+    columns = min(2, len(names))
     plots = arviz_plots.plot_dist(
         {title: _samples(t, names, size) for title, t in laws.items()},
         var_names=list(names),

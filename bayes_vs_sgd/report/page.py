@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from ..comparison.compare import Comparison
 from ..comparison.control import Control
 from ..comparison.run import Study
+from ..comparison.spectrum import Spectrum
 from ..learning_coefficient import LearningCoefficient
 from ..posterior import Posterior
-from .figures import NAMES, TWO_SIDED, colour, forest_figure, running_mean_figure, spectrum_figure
+from .figures import NAMES, TWO_SIDED, colour, forest_figure, running_mean_figure, spectrum_figure, temperature_range
 from .laws import density_figure, ecdf_difference_figure, path_figure
 from .tables import control_sentence, legend, llc_rows, number, used_beta, with_error
 
@@ -115,13 +116,8 @@ def comparison_page(
     stem = Path(str(model["path"])).stem
     panels = {stem: [c.spectrum for c in comparisons if c.spectrum is not None]}
     panels = {title: spectra for title, spectra in (panels | {c.title: c.spectra for c in controls}).items() if spectra}
-    spectrum = None
-    if panels:
-        slopes = [
-            f"{t}: {s.dynamics} {s.slope:.2f}" for t, spectra in panels.items() for s in spectra if s.slope is not None
-        ]
-        text = f"Temperature of each mode against its curvature, log-log; slopes: {', '.join(slopes) or 'none'}"
-        spectrum = svg(spectrum_figure(panels), text)
+    scale = temperature_range(panels) if panels else None
+    figures = [svg(spectrum_figure({t: spectra}, scale), describe_spectra(t, spectra)) for t, spectra in panels.items()]
     judged = [c for c in comparisons if c.effects]
     forests = [svg(forest_figure(c), f"Effects of {c.dynamics} in units of their margins: {c.verdict}") for c in judged]
     observables = list(dict.fromkeys(e.observable for c in judged for e in c.effects))
@@ -147,7 +143,7 @@ def comparison_page(
         comparisons=comparisons,
         controls=controls,
         panels=panels,
-        spectrum=spectrum,
+        figures=figures,
         forests=forests,
         densities=densities,
         exact=any(name in study.model.densities for name in observables),
@@ -159,6 +155,12 @@ def comparison_page(
         command=command,
         missing=missing,
     )
+
+
+def describe_spectra(title: str, spectra: Sequence[Spectrum]) -> str:
+    """What a figure of temperatures shows, in words."""
+    slopes = [f"{s.dynamics} {s.slope:.2f}" for s in spectra if s.slope is not None]
+    return f"{title}: temperature of each mode against its curvature, log-log; slopes: {', '.join(slopes) or 'none'}"
 
 
 def posterior(study: Study, comparison: Comparison) -> Posterior:
