@@ -51,7 +51,7 @@ def main() -> None:
     (arguments.out / "temperature_spectrum.json").write_text(json.dumps(numbers, indent=1) + "\n")
     for title, spectra in found.items():
         print(title)
-        Console(width=100).print(spectrum_table(spectra))
+        Console(width=110).print(spectrum_table(spectra))
 
 
 def measure(file: str, config: dict, num_seeds: int) -> list[Spectrum]:
