@@ -40,6 +40,8 @@ def check_data(data: Mapping[str, Any]) -> dict[str, Array]:
 def check_held_out(held_out: Mapping[str, Any], data: Mapping[str, Array]) -> dict[str, Array]:
     """Return the held-out examples as arrays; refuse other names or shapes than those of the data."""
     arrays = check_data(held_out)
+    if len(next(iter(arrays.values()))) < 2:
+        raise InputError("one held-out example: give at least two, so that there is an error to print")
     shapes = {name: array.shape[1:] for name, array in data.items()}
     if (found := {name: array.shape[1:] for name, array in arrays.items()}) != shapes:
         raise InputError(

@@ -1,5 +1,6 @@
 """Trajectories made elsewhere, as a tree that every estimate and comparison reads."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -62,29 +63,14 @@ def from_positions(
     InputError
         If names or shapes are not those of the program.
     """
-    if isinstance(positions, xr.DataTree):
-        positions = positions["posterior"].to_dataset() if "posterior" in positions else positions.to_dataset()
-    if isinstance(positions, xr.Dataset):
-        positions = {str(k): v.transpose("chain", "draw", ...) for k, v in positions.data_vars.items()}
-    shapes = value_shapes(target)
-    if missing := shapes.keys() - positions.keys():
-        raise InputError(
-            f"positions lack {sorted(missing)}: give an array (chain, draw, ...) for each site of the program"
-        )
-    values = {k: jnp.asarray(np.asarray(positions[k]), float) for k in shapes}
-    leading = {v.shape[:2] for v in values.values()}
-    for site, shape in shapes.items():
-        if values[site].shape[2:] != shape or len(leading) > 1:
-            raise InputError(
-                f"positions of {site!r} have shape {values[site].shape}: the program's site is (chain, draw, "
-                f"{', '.join(map(str, shape))}), with the same chains and draws for all sites"
-            )
+    values = site_values(positions, target)
     chosen = select(target.model, observables)
     arrays, unconstrained = _evaluate(target, chosen, values)
     drawn = {k: np.asarray(v) for k, v in arrays.items()} | {f"value:{k}": np.asarray(v) for k, v in values.items()}
     final = {k: v[:, -1] for k, v in unconstrained.items()}
-    finite = np.all([np.isfinite(v).reshape(len(v), -1).all(axis=1) for v in values.values()], axis=0)
-    ((num_chains, num_draws),) = leading
+    seen = [np.asarray(v) for v in (*values.values(), *unconstrained.values(), *arrays.values())]
+    finite = np.all([np.isfinite(v).reshape(len(v), -1).all(axis=1) for v in seen], axis=0)
+    num_chains, num_draws = next(iter(values.values())).shape[:2]
     settings = {"num_warmup": 0, "thinning": 1, "num_chains": num_chains, "seed": None, "initial": "given"}
     settings |= {
         "initial_scale": 1.0,
@@ -98,16 +84,44 @@ def from_positions(
     return record.finish(Carry(_Place(final), {}, lost), num_draws, "finished", None)
 
 
+def site_values(positions: Mapping[str, Any] | xr.DataTree | xr.Dataset, target: Posterior) -> dict[str, Array]:
+    """Return the arrays (chain, draw, ...) of the program's sites; refuse other names or shapes."""
+    if isinstance(positions, xr.DataTree):
+        positions = positions["posterior"].to_dataset() if "posterior" in positions else positions.to_dataset()
+    shapes = value_shapes(target)
+    if missing := shapes.keys() - set(positions):
+        raise InputError(
+            f"positions lack {sorted(missing)}: give an array (chain, draw, ...) for each site of the program"
+        )
+    if isinstance(positions, xr.Dataset):
+        for site in shapes:
+            if not {"chain", "draw"} <= set(positions[site].dims):
+                raise InputError(
+                    f"positions of {site!r} have dimensions {positions[site].dims}: chain and draw are needed"
+                )
+        positions = {site: positions[site].transpose("chain", "draw", ...) for site in shapes}
+    values = {site: jnp.asarray(np.asarray(positions[site]), float) for site in shapes}
+    leading = {v.shape[:2] for v in values.values()}
+    for site, shape in shapes.items():
+        if values[site].shape[2:] != shape or len(leading) > 1:
+            raise InputError(
+                f"positions of {site!r} have shape {values[site].shape}: the program's site is (chain, draw, "
+                f"{', '.join(map(str, shape))}), with the same chains and draws for all sites"
+            )
+    return values
+
+
 def read_positions(path: str | Path) -> xr.DataTree:
     """Open trajectories that another program wrote: NetCDF with an array (chain, draw, ...) a site."""
-    try:
+    if not Path(path).is_file():
+        raise InputError(f"no trajectories at {path}: there is no such file")
+    with contextlib.suppress(Exception):  # engines differ in what they raise
         return xr.open_datatree(path)
-    except FileNotFoundError:
-        raise InputError(f"no trajectories at {path}: there is no such file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} holds no trajectories: give a NetCDF file with an array (chain, draw, ...) a site of the program"
-        ) from error
+    with contextlib.suppress(Exception):  # older NetCDF has no groups
+        return xr.DataTree(xr.open_dataset(path))
+    raise InputError(
+        f"{path} holds no trajectories: give a NetCDF file with an array (chain, draw, ...) a site of the program"
+    )
 
 
 @eqx.filter_jit

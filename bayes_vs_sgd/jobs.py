@@ -104,11 +104,8 @@ def compare_verb(model: Model, settings: Compare, run: Run, folder: Path, consol
                 write_page("page so far")
         for title, control in controls.items():
             if time.monotonic() < started + settings.max_seconds:
-                try:
-                    seen.append(run_control(study, title, control))
-                    missing.remove(title)
-                except InputError as error:
-                    console.print(f"control {title}: {error}", highlight=False)
+                seen.append(run_control(study, title, control))
+                missing.remove(title)
     finally:
         write_page("page")
     console.print(comparison_table(found, seen))

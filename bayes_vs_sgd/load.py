@@ -5,6 +5,7 @@ import hashlib
 import sys
 import traceback
 import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def build_controls(module: types.ModuleType, config: Any, data_seed: int = 0) ->
         return dict(module.controls(config, jax.random.key(data_seed)))
     except Exception as error:
         path = Path(module.__file__ or "")
-        raise InputError(f"controls of {path} cannot be built: {user_line(error, path)}") from error
+        warnings.warn(f"no controls: those of {path} cannot be built: {user_line(error, path)}", stacklevel=2)
+        return {}
 
 
 def load_model(path: str | Path, data_seed: int = 0, **config: Any) -> Model:

@@ -19,7 +19,8 @@ _TARGETS: dict[str, Posterior] = {}
 def describe(dynamics: Dynamics, target: Posterior, settings: dict[str, Any]) -> dict[str, Any]:
     """Manifest of a run; its target is remembered for ``target_of``."""
     model = target.model
-    arrays = {"data": model.data, "probes": model.probes, "compressed": model.compressed, "center": target.center}
+    arrays = {name: getattr(model, name) for name in ("data", "probes", "compressed", "held_out")}
+    arrays["center"] = target.center
     content = {
         "model": {
             "program": model.program.digest,

@@ -45,7 +45,8 @@ def controls(config: Config, key) -> dict[str, bvs.Model]:
     if len(config.widths) > 2:
         tanh = Path(__file__).with_name("tanh_network.py")
         units = min(config.widths[1:-1])
-        found["tanh"] = bvs.load_model(tanh, widths=config.widths, teacher_units=units, num_examples=256, noise=1.0)
+        same = {"widths": config.widths, "data_seed": int(jax.random.key_data(key)[-1])}
+        found["tanh"] = bvs.load_model(tanh, teacher_units=units, num_examples=256, noise=1.0, **same)
     return found
 
 

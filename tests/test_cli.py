@@ -149,6 +149,7 @@ def test_help_answers_at_once():
         (["compare", DLN, "--batch-size", "5000"], "between 1 and the 1000 examples"),
         (["compare", DLN, "--dynamics", "sdg"], "did you mean 'sgd'"),
         (["compare", DLN, "--observables", "los"], "did you mean 'loss'"),
+        (["compare", DLN, "--observables", "singular_values"], "only scalars can decide"),
         (["compare", DLN, "--model.widths", "3", "0", "3"], "widths"),
         (["compare", DLN, "--model.spectrum", "1", "1", "1", "1"], "rank"),
         (["compare", DLN, "--num-seeds", "0"], "num_seeds"),

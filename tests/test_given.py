@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.given import read_positions
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,25 @@ def test_a_chain_that_is_not_finite_is_lost(made):
 
 
 @pytest.mark.exact
+@pytest.mark.parametrize("engine", ["h5netcdf", "scipy"])
+def test_files_of_old_and_new_netcdf_with_other_variables_are_read(engine, made, tmp_path):
+    target, tree = made
+    sites = tree["posterior"].to_dataset()[["W1", "W2"]].assign(learning_rate=0.02)
+    sites.to_netcdf(tmp_path / "elsewhere.nc", engine=engine)
+    given = bvs.from_positions(read_positions(tmp_path / "elsewhere.nc"), target)
+    np.testing.assert_array_equal(given["final_position"]["W1"], tree["final_position"]["W1"])
+
+
+@pytest.mark.exact
+def test_a_chain_whose_loss_is_not_finite_is_lost(made):
+    target, tree = made
+    values = {name: tree["posterior"][name].values.copy() for name in ("W1", "W2")}
+    values["W2"][5] = 1e30
+    lost = bvs.from_positions(values, target)["final_position"]["lost_at_step"].values
+    assert np.flatnonzero(lost >= 0).tolist() == [5]
+
+
+@pytest.mark.exact
 def test_names_and_shapes_that_cannot_be_are_refused(made):
     target, tree = made
     values = {name: tree["posterior"][name].values for name in ("W1", "W2")}
@@ -67,5 +87,8 @@ def test_names_and_shapes_that_cannot_be_are_refused(made):
         bvs.InputError, match=r"'W1' have shape \(120, 8, 6\): the program's site is \(chain, draw, 2, 3\)"
     ):
         bvs.from_positions(values | {"W1": values["W1"].reshape(120, 8, 6)}, target)
+    unnamed = xr.Dataset({k: (tuple(f"{k}_{i}" for i in range(4)), v) for k, v in values.items()})
+    with pytest.raises(bvs.InputError, match="chain and draw are needed"):
+        bvs.from_positions(unnamed, target)
     with pytest.raises(bvs.InputError, match="the same chains and draws"):
         bvs.from_positions(values | {"W2": values["W2"][:, :3]}, target)

@@ -16,7 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd.comparison.control import run_control
+from bayes_vs_sgd.comparison.control import Control, run_control
 from bayes_vs_sgd.comparison.spectrum import spectrum_at_minimum
 from bayes_vs_sgd.jobs import describe_model
 from bayes_vs_sgd.load import build_controls, build_model, load_module
@@ -92,6 +92,22 @@ def test_where_an_exact_density_is_known_it_is_drawn():
     exact = model.densities["mode_1"](target, x)
     np.testing.assert_allclose(density, exact, rtol=0.05, atol=0.02 * exact.max())  # what lies outside the axis
     assert not plt.get_fignums()
+
+
+def test_of_a_model_of_which_nothing_is_known_there_is_a_page_too(found):
+    """Nor need temperatures be positive, or predictions finite, or a control possible."""
+    study, comparisons, _ = found
+    unknown = bvs.Study(study.model.at(study.model.optimum), SMALL, progress=False)
+    unknown.trees = study.trees
+    spectrum = comparisons[1].spectrum
+    cold = replace(spectrum, temperatures=-spectrum.temperatures, slope=None, slope_error=None)
+    infinite = {"value": -np.inf, "standard_error": np.nan}
+    broken = dict.fromkeys(comparisons[1].held_out, infinite) | {"num_examples": 20}
+    worst = replace(comparisons[1], spectrum=cold, held_out=broken)
+    control = Control("nothing", [], None, "it cannot be built")
+    html = page.comparison_page([worst], unknown, describe_model(unknown.model), "bayes-vs-sgd x", controls=[control])
+    assert "Control, nothing: it cannot be built." in html
+    assert json.loads(json.dumps(worst.to_json(), allow_nan=False))["held_out"]["single"]["value"] is None
 
 
 def test_a_comparison_shows_itself_in_a_notebook(found):

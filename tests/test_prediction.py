@@ -71,4 +71,6 @@ def test_held_out_examples_are_of_the_kind_of_the_data(tiny):
     data = {"x": np.zeros((5, 3)), "y": np.zeros((5, 3))}
     with pytest.raises(bvs.InputError, match="held-out examples have shapes"):
         bvs.Model(tiny.program.function, tiny.data, held_out=data)
+    with pytest.raises(bvs.InputError, match="give at least two"):
+        bvs.Model(tiny.program.function, tiny.data, held_out={k: v[:1] for k, v in tiny.data.items()})
     assert tiny.at({k: np.zeros(s) for k, s in tiny.latents}).held_out is not None

@@ -72,6 +72,8 @@ def test_a_spectrum_is_a_function_of_the_tree(load):
     assert found.predicted_slope == 0
     settings = {"num_chains": 200, "num_steps": 200, "initial": "optimum", "progress": False}
     sgd = bvs.simulate(bvs.SGD(0.01, 8), target, key=0, **settings)
+    shuffled = bvs.simulate(bvs.SGD(0.01, 8, sampling="shuffled"), target, key=0, **settings)
+    assert bvs.temperature_spectrum(shuffled).predicted_slope is None  # what an epoch cancels is not in C
     assert bvs.temperature_spectrum(sgd).predicted_slope == pytest.approx(1, abs=0.1)  # C = H up to n = 1024 residuals
 
 

@@ -55,6 +55,13 @@ def test_a_frozen_direction_depends_on_the_start_for_ever():
     assert not has_settled("x", frozen + 0.1 * rng.normal(size=(SEEDS, 4)))
 
 
+def test_an_ensemble_that_collapses_is_not_stationary():
+    draws = np.random.default_rng(7).normal(size=(SEEDS, 16))
+    assert not has_settled("x", draws * (np.arange(16) < 14))
+    assert not has_settled("x", np.ones((SEEDS, 16)) * (np.arange(16) < 14))
+    assert has_settled("x", np.ones((SEEDS, 16)))
+
+
 def test_more_draws_know_the_change_better():
     """Of heavy tails too: four draws a window halve the error of independent ones."""
     draws = np.random.default_rng(6).standard_t(3, size=(SEEDS, 32))

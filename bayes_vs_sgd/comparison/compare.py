@@ -2,22 +2,26 @@
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
 
 from ..curvature import reference_point
 from ..diagnostics import Quality, quality
+from ..errors import InputError
 from ..manifest import target_of
 from ..observables import Observable, available, select
 from ..posterior import Posterior
 from ..results import final_positions
+from ..start import value_shapes
 from . import verdict as rules
 from .effects import MARGINS, Effect, Sample, location_and_scale, mean_error, scalar_draws
 from .prediction import held_out_prediction
 from .spectrum import Spectrum
-from .stationarity import ENSEMBLE, unsettled
+from .stationarity import ENSEMBLE, law, unsettled
 from .temperature import SteinTerms, stein_terms
 
 LOST_LIMIT = 0.01
@@ -51,7 +55,7 @@ class Comparison:
         content["spectrum"] = None if self.spectrum is None else self.spectrum.to_json()
         content["reference"] = self.reference.to_json()
         content["effects"] = [e.to_json() for e in self.effects]
-        return content
+        return finite_or_none(content)
 
     def _repr_html_(self) -> str:
         from ..report.notebook import comparison_html
@@ -59,11 +63,27 @@ class Comparison:
         return comparison_html(self)
 
 
+def finite_or_none(content: Any) -> Any:
+    """Plain values in which not-a-number and infinity are None, as JSON has neither."""
+    if isinstance(content, dict):
+        return {k: finite_or_none(v) for k, v in content.items()}
+    if isinstance(content, list):
+        return [finite_or_none(v) for v in content]
+    return None if isinstance(content, float) and not np.isfinite(content) else content
+
+
 def primary(target: Posterior, names: list[str] | None = None) -> dict[str, Observable]:
     """Observables that decide: the primary ones, or those named."""
     if names is None:
         return {name: item for name, item in available(target.model).items() if item.primary}
-    return {name: replace(item, group=item.group or "function") for name, item in select(target.model, names).items()}
+    chosen = select(target.model, names)
+    values = {
+        name: jax.ShapeDtypeStruct(shape, target.localization.dtype) for name, shape in value_shapes(target).items()
+    }
+    for name, item in chosen.items():
+        if shape := jax.eval_shape(partial(item, target.model), values).shape:
+            raise InputError(f"observable {name!r} has shape {shape}: only scalars can decide")
+    return {name: replace(item, group=item.group or "function") for name, item in chosen.items()}
 
 
 def ensemble_terms(tree: xr.DataTree, target: Posterior, chosen: dict[str, Observable]) -> dict[str, SteinTerms]:
@@ -118,6 +138,8 @@ def compare(
     _, kept = final_positions(tree)
     lost = int((~kept).sum())
     ensemble = kept.size >= ENSEMBLE
+    if not ensemble and tree["posterior"].sizes["draw"] < 4:
+        raise InputError(f"{kept.size} chains of fewer than 4 draws: give {ENSEMBLE} chains, or longer ones")
     tested = np.flatnonzero(kept)[seeds]
     effects: list[Effect] = []
     if len(tested) >= 2 and judged.ess_min > 0:
@@ -139,14 +161,13 @@ def compare(
     moving = unsettled(tree, list(chosen)) if effects else None
     if moving:
         why = f"law at step {tree.attrs['num_steps']:,}, where {', '.join(moving)} may still depend on the start; {why}"
-    if gate := _gate(judged, lost, kept.size):
+    gate = _gate(judged, lost, kept.size)
+    if gate:
         groups = {k: v and rules.NO_VERDICT for k, v in groups.items()}
         verdict, why = rules.NO_VERDICT, gate
     if inverse_temperature is None:
         inverse_temperature = dict.fromkeys(("theory", "fitted", "fitted_standard_error"))
         inverse_temperature |= {"used": float(target.inverse_temperature)}
-    loss = scalar_draws(tree, "loss")[kept]
-    loss = Sample(loss[:, -1:] if ensemble else loss, ensemble)
     factor = float(target.scale) if scale is None else scale
     return Comparison(
         dynamics=name or manifest["dynamics"]["name"],
@@ -160,11 +181,11 @@ def compare(
         inverse_temperature=inverse_temperature,
         reference=judged,
         effects=effects,
-        learning_coefficient=_excess(loss, target, factor, least_loss),
+        learning_coefficient=_excess(law(tree, "loss"), target, factor, least_loss),
         verdicts=groups,
         verdict=verdict,
         reason=why,
-        held_out=held_out_prediction(tree, reference, target),
+        held_out=None if gate else held_out_prediction(tree, reference, target),
     )
 
 

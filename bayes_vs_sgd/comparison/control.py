@@ -4,16 +4,17 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..errors import InputError
 from ..model import Model
 from .compare import Comparison
 from .run import Study
-from .spectrum import Spectrum
+from .spectrum import Spectrum, spectrum_at_minimum
 from .stationarity import ENSEMBLE
 
 
 @dataclass(frozen=True)
 class Control:
-    """Temperature spectra of a control under Langevin dynamics and SGD.
+    """Temperature spectra of a control under Langevin dynamics and SGD; ``problem`` says why any are missing.
 
     Where the control has an exact sampler, also SGD's comparison with its posterior, with the prior's pull in what SGD
     descends: a mismatch that is only the prior left out would say nothing about the noise.
@@ -22,11 +23,13 @@ class Control:
     title: str
     spectra: list[Spectrum]
     comparison: Comparison | None
+    problem: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         comparison = None if self.comparison is None else self.comparison.to_json()
-        return {"title": self.title, "spectra": [s.to_json() for s in self.spectra], "comparison": comparison}
+        spectra = [s.to_json() for s in self.spectra]
+        return {"title": self.title, "spectra": spectra, "comparison": comparison, "problem": self.problem}
 
 
 def run_control(study: Study, title: str, model: Model) -> Control:
@@ -39,10 +42,15 @@ def run_control(study: Study, title: str, model: Model) -> Control:
     }
     settings = replace(study.settings, **own)
     folder = None if study.folder is None else study.folder / f"control-{title.replace(' ', '-')}"
-    control = Study(model, settings, study.seed, folder, study.progress)
-    spectra = [s for s in map(control.spectrum, settings.dynamics) if s is not None]
-    if model.exact_sampler is None:
-        return Control(title, spectra, None)
-    settings = replace(settings, objective="posterior", num_seeds=num_seeds)
-    control = Study(model, settings, study.seed, folder, study.progress)
-    return Control(title, spectra, control.compare("sgd", time.monotonic()))
+    spectra: list[Spectrum] = []
+    try:
+        control = Study(model, settings, study.seed, folder, study.progress)
+        for name in settings.dynamics:
+            spectra.append(spectrum_at_minimum(control, name))
+        if model.exact_sampler is None:
+            return Control(title, spectra, None)
+        settings = replace(settings, objective="posterior", num_seeds=num_seeds)
+        control = Study(model, settings, study.seed, folder, study.progress)
+        return Control(title, spectra, control.compare("sgd", time.monotonic()))
+    except InputError as error:
+        return Control(title, spectra, None, str(error))

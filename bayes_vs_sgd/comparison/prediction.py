@@ -6,7 +6,7 @@ A law over positions predicts y at x by averaging likelihoods over its draws,
 
 Bayes with draws of the tempered posterior, SGD with its ensemble; one run of SGD has the log of one likelihood, and is
 averaged over the runs only to say what to expect. Errors add two parts: that of the m examples, and that of the draws, by
-their influence (the mean over i of p_is / p_i - 1). Both are smaller for a difference between two laws, taken example by
+their influence (the mean over i of p_is / p_i - 1). The first is smaller for a difference between two laws, taken example by
 example.
 """
 

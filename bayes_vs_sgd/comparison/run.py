@@ -15,7 +15,7 @@ import xarray as xr
 from ..curvature import Minimum, gradient_noise, hessian_eigenvalues, nearest_minimum, reference_point
 from ..dynamics import NUTS, SGD, SGLD, Adam, Dynamics, GradientDescent, Grid
 from ..errors import InputError, nearest
-from ..given import Given, from_positions, read_positions
+from ..given import Given, from_positions, read_positions, site_values
 from ..model import Model
 from ..posterior import Posterior
 from ..results import final_positions, whole
@@ -239,7 +239,7 @@ class Study:
         for name in self.names:
             self.dynamics(name).prepare(target)
             if name in self.given:
-                read_positions(self.given[name])
+                site_values(read_positions(self.given[name]), target)
         started = time.monotonic()
         share = self.settings.max_seconds / (len(self.names) + 4)
         for index, name in enumerate(self.names):
@@ -257,7 +257,9 @@ class Study:
         """Temperatures of the modes at the minimum; None where there are too many parameters, or chains are lost."""
         try:
             if name in self.given:
-                return temperature_spectrum(self.trees[name][0], self.target(self.scale), name, unit_scale(self))
+                tree, _ = self.trees[name]
+                long = len(final_positions(tree)[1]) < ENSEMBLE  # chains, whose last draws are not their law
+                return None if long else temperature_spectrum(tree, self.target(self.scale), name, unit_scale(self))
             return spectrum_at_minimum(self, name)
         except InputError as error:
             warnings.warn(f"no temperature spectrum of {name}: {error}", stacklevel=2)

@@ -69,7 +69,7 @@ class Spectrum:
     half_trace
         tr H / 2.
     predicted_slope
-        0 for what targets the posterior, that of v_i' C v_i for plain SGD; None where theory is silent.
+        0 for what targets the posterior, that of v_i' C v_i for SGD with replacement; None where theory is silent.
     """
 
     dynamics: str
@@ -175,7 +175,7 @@ def temperature_spectrum(
     Raises
     ------
     InputError
-        If every chain is lost, or the model is too large.
+        If fewer than two chains are not lost, or the model is too large.
     """
     target = target_of(tree) if target is None else target
     modes = hessian_modes(target, reference_point(target.model, target.center))
@@ -187,7 +187,7 @@ def mode_temperatures(name: str, tree: xr.DataTree, target: Posterior, modes: Mo
     """Mode temperatures of an ensemble, in units of 1/scale."""
     positions, kept = final_positions(tree)
     if kept.sum() < 2:
-        raise InputError(f"{name}: fewer than two chains are not lost: give a smaller --learning-rate")
+        raise InputError(f"{name}: fewer than two chains are not lost; a smaller --learning-rate may keep them")
     losses = scalar_draws(tree, "loss")[kept, -1]
     settled = {k: jnp.asarray(v[kept]) for k, v in positions.items()}
     terms = _terms(target, settled, modes.minimum.position, jnp.asarray(modes.vectors, float))
@@ -204,7 +204,7 @@ def mode_temperatures(name: str, tree: xr.DataTree, target: Posterior, modes: Mo
         made = json.loads(tree.attrs["manifest"])["dynamics"]
         if made["law"] != "none":
             predicted = 0.0
-        elif made.get("rule") == "sgd" and made["batch_size"] is not None:
+        elif made.get("rule") == "sgd" and made["sampling"] == "with replacement":
             gradients = np.asarray(example_gradients(target.model, modes.minimum.position), float)
             predicted = float(weights @ np.log((gradients @ modes.vectors).var(axis=0)))
     excess = scale * (losses - modes.minimum.loss)

@@ -20,7 +20,7 @@ import xarray as xr
 from scipy import stats
 
 from ..results import final_positions
-from .effects import LEVEL, Effect, drift, scalar_draws
+from .effects import LEVEL, Effect, Sample, drift, scalar_draws
 
 ENSEMBLE = 100
 """From this number of chains on, a run is an ensemble: its law is that of the last draw across chains."""
@@ -41,8 +41,11 @@ def unsettled(tree: xr.DataTree, names: list[str]) -> list[str] | None:
 
 def has_settled(name: str, draws: np.ndarray) -> bool:
     """Whether every change of an observable (seed, draw), past or still to come, lies within its margin."""
+    before, after = eighths(draws)
+    if not (np.ptp(before) and np.ptp(after)):
+        return bool(np.ptp([before, after]) == 0)
     past = quarter_half_end(draws)
-    return all(settled(change, *past) for change in drift(name, *eighths(draws)))
+    return all(settled(change, *past) for change in drift(name, before, after))
 
 
 def eighths(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -65,6 +68,14 @@ def surviving(tree: xr.DataTree, name: str) -> np.ndarray:
     """Draws of an observable of the seeds that are not lost (seed, draw)."""
     _, kept = final_positions(tree)
     return scalar_draws(tree, name)[kept]
+
+
+def law(tree: xr.DataTree, name: str) -> Sample:
+    """Draws of a scalar observable: of an ensemble the last one of each chain, else all; lost chains are left out."""
+    _, kept = final_positions(tree)
+    ensemble = kept.size >= ENSEMBLE
+    draws = surviving(tree, name)
+    return Sample(draws[:, -1:] if ensemble else draws, ensemble)
 
 
 def quarter_half_end(draws: np.ndarray) -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 """Figures of what was found: temperature spectra, effects, running means. Plain matplotlib objects, to be restyled."""
 
 from collections.abc import Mapping, Sequence
+from zlib import crc32
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,6 +20,8 @@ from ..posterior import Posterior
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, which read on light and dark and for all eyes."""
+OTHERS = ("#882255", "#332288", "#999933", "#44AA99")
+"""Tol's, for dynamics without a colour of their own."""
 GREY = "#888888"
 NAMES = {"sgld": "Langevin (Bayes)", "sgd": "SGD", "sgd-shuffled": "shuffled SGD", "sgd-momentum": "SGD with momentum"}
 NAMES |= {"adam": "Adam", "gradient-descent": "gradient descent"}
@@ -36,16 +39,18 @@ def new_figure(width: float, height: float) -> Figure:
 def colour(dynamics: str) -> str:
     """One for each dynamics, the same in every figure."""
     known = list(NAMES)
-    return COLOURS[known.index(dynamics)] if dynamics in known else GREY
+    return COLOURS[known.index(dynamics)] if dynamics in known else OTHERS[crc32(dynamics.encode()) % len(OTHERS)]
 
 
 def spectrum_axes(axes: Axes, spectra: Sequence[Spectrum]) -> None:
     """Draw temperature against curvature of each mode, with 95 % intervals and the lines that the slopes mean."""
     axes.axhline(1, color=GREY, linewidth=1, linestyle=":", zorder=0)
     for index, found in enumerate(spectra):
-        shade = colour(found.dynamics)
-        half = TWO_SIDED * found.log_errors
-        low, high = (found.temperatures * (1 - np.exp(-half)), found.temperatures * (np.exp(half) - 1))
+        shade, shown = colour(found.dynamics), found.temperatures > 0  # others have no logarithm
+        curvature, temperature, half = (
+            a[shown] for a in (found.eigenvalues, found.temperatures, TWO_SIDED * found.log_errors)
+        )
+        low, high = temperature * (1 - np.exp(-half)), temperature * (np.exp(half) - 1)
         label = NAMES.get(found.dynamics, found.dynamics)
         if found.slope is not None and found.slope_error is not None:
             label += f": slope {found.slope:.2f} ± {TWO_SIDED * found.slope_error:.2f}"
@@ -61,7 +66,7 @@ def spectrum_axes(axes: Axes, spectra: Sequence[Spectrum]) -> None:
             )
         spread = 1 + 0.04 * (index - (len(spectra) - 1) / 2)
         points = {"fmt": "o", "markersize": 4, "elinewidth": 1, "color": shade, "label": label}
-        axes.errorbar(found.eigenvalues * spread, found.temperatures, yerr=np.stack([low, high]), **points)
+        axes.errorbar(curvature * spread, temperature, yerr=np.stack([low, high]), **points)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("curvature of the mode (Hessian eigenvalue)")
@@ -102,8 +107,8 @@ def spectrum_figure(
 def temperature_range(panels: Mapping[str, Sequence[Spectrum]]) -> tuple[float, float]:
     """Lowest and highest value of an axis that holds all temperatures."""
     everywhere = np.concatenate([found.temperatures for spectra in panels.values() for found in spectra])
-    hot = everywhere[everywhere > 0]
-    return min(hot.min(), 1) / 2, 2 * max(hot.max(), 1)
+    hot = [1.0, *everywhere[everywhere > 0]]
+    return min(hot) / 2, 2 * max(hot)
 
 
 def forest_figure(comparison: Comparison) -> Figure:

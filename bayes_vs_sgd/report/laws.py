@@ -12,8 +12,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from ..comparison.effects import MARGINS, Effect, Sample, location_and_scale, scalar_draws
-from ..comparison.stationarity import ENSEMBLE, quarter_half_end, surviving
+from ..comparison.effects import MARGINS, Effect, Sample, location_and_scale
+from ..comparison.stationarity import ENSEMBLE, law, quarter_half_end, surviving
 from ..diagnostics import ess
 from ..posterior import Posterior
 from ..results import final_positions
@@ -21,14 +21,6 @@ from .figures import GREY, INTERVAL, NAMES, colour, margin_ticks, new_figure
 
 Runs = Mapping[str, tuple[xr.DataTree, xr.DataTree]]
 MOST_PLOTTED = 4000
-
-
-def law(tree: xr.DataTree, name: str) -> Sample:
-    """Draws of a scalar observable: of an ensemble the last one of each chain, else all; lost chains are left out."""
-    _, kept = final_positions(tree)
-    draws = scalar_draws(tree, name)[kept]
-    ensemble = kept.size >= ENSEMBLE
-    return Sample(draws[:, -1:] if ensemble else draws, ensemble)
 
 
 def density_figure(
@@ -102,6 +94,12 @@ def ecdf_difference_figure(name: str, runs: Runs) -> Figure:
     return figure
 
 
+def has_path(tree: xr.DataTree) -> bool:
+    """Whether a run is an ensemble of four draws or more."""
+    _, kept = final_positions(tree)
+    return bool(kept.sum() >= ENSEMBLE and tree["posterior"].sizes["draw"] >= 4)
+
+
 def path_figure(name: str, runs: Runs) -> Figure:
     """Location and scale of ensembles at a quarter, half and the end of the run (t, 2t, 4t), in margins from the reference's.
 
@@ -111,8 +109,7 @@ def path_figure(name: str, runs: Runs) -> Figure:
     above, below = figure.subplots(2, 1, sharex=True)
     every: list[int] = []
     for dynamics, (tree, reference) in runs.items():
-        _, kept = final_positions(tree)
-        if kept.sum() < ENSEMBLE or tree["posterior"].sizes["draw"] < 4:
+        if not has_path(tree):
             continue
         num_steps = int(tree.attrs["num_steps"])
         steps, other = [num_steps // 4, num_steps // 2, num_steps], law(reference, name)

@@ -20,7 +20,7 @@ from ..comparison.spectrum import Spectrum
 from ..learning_coefficient import LearningCoefficient
 from ..posterior import Posterior
 from .figures import NAMES, TWO_SIDED, colour, forest_figure, running_mean_figure, spectrum_figure, temperature_range
-from .laws import density_figure, ecdf_difference_figure, path_figure
+from .laws import density_figure, ecdf_difference_figure, has_path, path_figure
 from .tables import control_sentence, legend, llc_rows, number, used_beta, with_error
 
 INK = "#010203"
@@ -136,6 +136,7 @@ def comparison_page(
     paths = [
         svg(path_figure(name, runs), f"Location and spread of {name} at a quarter, half and the end of each run")
         for name in observables
+        if any(has_path(tree) for tree, _ in runs.values())
     ]
     return render(
         "compare.html",
@@ -143,6 +144,7 @@ def comparison_page(
         comparisons=comparisons,
         controls=controls,
         panels=panels,
+        lessons=" ".join(lesson(c.title, s) for c in controls for s in c.spectra if s.dynamics == "sgd"),
         figures=figures,
         forests=forests,
         densities=densities,
@@ -161,6 +163,14 @@ def describe_spectra(title: str, spectra: Sequence[Spectrum]) -> str:
     """What a figure of temperatures shows, in words."""
     slopes = [f"{s.dynamics} {s.slope:.2f}" for s in spectra if s.slope is not None]
     return f"{title}: temperature of each mode against its curvature, log-log; slopes: {', '.join(slopes) or 'none'}"
+
+
+def lesson(title: str, sgd: Spectrum) -> str:
+    """What a control shows."""
+    if sgd.slope is not None:
+        return f"In the control with {title} the slope of SGD is {sgd.slope:.2f}."
+    ratio = sgd.temperatures.max() / sgd.temperatures.min()
+    return f"In the control with {title} all curvatures are alike, and SGD's temperatures are within a factor of {ratio:.1f}."
 
 
 def posterior(study: Study, comparison: Comparison) -> Posterior:

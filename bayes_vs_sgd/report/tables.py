@@ -50,7 +50,7 @@ def comparison_table(comparisons: Sequence[Comparison], controls: Sequence[Contr
     for control in controls:
         if control.spectra:
             parts.append(spectrum_table(control.spectra, f"Control: {control.title}"))
-        if control.comparison is not None:
+        if control.comparison is not None or control.problem:
             parts.append(Text(control_sentence(control) + "\n"))
     if any(c.held_out for c in comparisons):
         parts.append(held_out_table(comparisons))
@@ -59,7 +59,8 @@ def comparison_table(comparisons: Sequence[Comparison], controls: Sequence[Contr
 
 def control_sentence(control: Control) -> str:
     """What became of SGD on a control."""
-    assert control.comparison is not None  # called only for those
+    if control.comparison is None:
+        return f"Control, {control.title}: {control.problem}."
     words = {"off_data": "off the data"}
     found = [f"{words.get(group, group)} {v}" for group, v in control.comparison.verdicts.items() if v is not None]
     return f"Control, {control.title}, SGD with the prior's pull: {', '.join(found)} ({control.comparison.reason})."
@@ -78,8 +79,10 @@ def held_out_table(comparisons: Sequence[Comparison]) -> Table:
     return table
 
 
-def with_error(value: float, standard_error: float) -> str:
-    """A number to two digits of its error."""
+def with_error(value: float | None, standard_error: float | None) -> str:
+    """A number to two digits of its error, a dash for none."""
+    if value is None or standard_error is None or not np.isfinite([value, standard_error]).all():
+        return "-"
     places = max(1 - int(np.floor(np.log10(standard_error))), 0) if standard_error > 0 else 6
     return f"{value:.{places}f} ± {standard_error:.{places}f}"
 
@@ -138,24 +141,29 @@ KINDS = {
 
 def legend(comparisons: Sequence[Comparison]) -> str:
     """What the numbers mean, and what they rest on."""
-    first = comparisons[0]
     references = [c.reference for c in comparisons]
     names = ", ".join(sorted({r.dynamics for r in references}))
-    start = first.initial
-    objective = next((c.objective for c in comparisons if c.objective), "loss")
+    run = [c for c in comparisons if c.initial["kind"] != "given"]
     worst, least = max(r.rhat_max for r in references), min(r.ess_min for r in references)
-    lines = [
-        f"Up to {max(c.num_seeds for c in comparisons):,} seeds a test, from {start['kind']} draws times {start['scale']:g}; "
-        f"optimisers descend the {objective}.",
-        "beta: of the posterior that the law is compared with; fitted on half the seeds for dynamics without a target.",
-        f"excess loss: n beta0 (E[L] - L*) at n beta0 = {number(first.learning_coefficient.get('n_beta'))}; lambda under Bayes.",
+    lines = [f"Up to {max(c.num_seeds for c in comparisons):,} seeds a test."]
+    if run:
+        objective = next((c.objective for c in run if c.objective), "loss")
+        start = run[0].initial
+        lines[0] += (
+            f" Runs start from {start['kind']} draws times {start['scale']:g}; optimisers descend the {objective}."
+        )
+    scale = number(comparisons[0].learning_coefficient.get("n_beta"))
+    lines += [
+        "beta: of the posterior that the law is compared with; with an error where it was fitted, on half the seeds.",
+        f"excess loss: n beta0 (E[L] - L*) at n beta0 = {scale}; lambda under Bayes.",
         f"References: {names}, {references[0].num_chains} chains, R-hat at most {worst:.3f}, ESS at least {least:,.0f}.",
     ]
-    if all(c.inverse_temperature["theory"] is None for c in comparisons if c.dynamics == "sgd"):
+    plain = [c for c in run if c.dynamics == "sgd"]
+    if plain and all(c.inverse_temperature["theory"] is None for c in plain):
         lines.append("theory: none where the gradients have no noise at the minimum; beta = 1 unless it was given.")
     if any(c.stationary is False for c in comparisons):
         lines.append(
-            "* not shown to be stationary: some observables may still depend on the start; the verdict is about this step."
+            "* not shown to be stationary: some observables may still depend on the start; the verdict is of this step."
         )
     return "\n".join(lines)
 
