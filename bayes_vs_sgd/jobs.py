@@ -38,8 +38,8 @@ from .store import write_file
 SETTINGS = {"compare": Compare, "llc": LLC}
 TABLE_WIDTH = 110
 """Narrower terminals wrap lines rather than lose columns."""
-EARLY = 2
-"""Comparisons after which there is a page to look at while the others run."""
+EARLY = 1
+"""Comparisons after which there is a page to look at while the others run; the first is of plain SGD."""
 
 
 def run_verb(verb: str, arguments: list[str]) -> int:

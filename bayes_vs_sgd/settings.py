@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-DYNAMICS = ("sgld", "sgd", "sgd-shuffled", "sgd-momentum", "adam")
+DYNAMICS = ("sgd", "sgld", "sgd-shuffled", "sgd-momentum", "adam")
 KNOWN_DYNAMICS = (*DYNAMICS, "gradient-descent")
 SAMPLERS = ("auto", "exact", "grid", "nuts", "sgld")
 
