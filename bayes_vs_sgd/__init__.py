@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         from_blackjax,
     )
     from .errors import InputError
+    from .free_energy import FreeEnergy, free_energy
     from .given import from_positions
     from .learning_coefficient import LearningCoefficient, learning_coefficient
     from .load import load_model
@@ -48,6 +49,7 @@ _HOMES = {
         "from_blackjax",
     ),
     "errors": ("InputError",),
+    "free_energy": ("FreeEnergy", "free_energy"),
     "given": ("from_positions",),
     "learning_coefficient": ("LearningCoefficient", "learning_coefficient"),
     "load": ("load_model",),
@@ -66,6 +68,7 @@ __all__ = [
     "Adam",
     "Comparison",
     "Dynamics",
+    "FreeEnergy",
     "GradientDescent",
     "Grid",
     "InputError",
@@ -78,6 +81,7 @@ __all__ = [
     "Study",
     "Truth",
     "compare",
+    "free_energy",
     "from_blackjax",
     "from_positions",
     "learning_coefficient",

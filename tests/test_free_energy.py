@@ -1,0 +1,101 @@
+"""Log evidence by tempered SMC against closed forms and one-dimensional quadrature; wrong settings are seen."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.theory.evidence import regression_log_evidence, two_layer_log_evidence
+
+RATE = 1e-6
+CASES = {
+    "regression": ("linear_regression", {"num_examples": 50, "covariance": (2.0, 1.0, 0.5, 0.25, 0.125)}, 1.0),
+    "tempered": ("linear_regression", {"num_examples": 50}, 0.3),
+    "product, truth 0": ("product", {"num_examples": 100}, 1.0),
+    "product, truth 1": ("product", {"num_examples": 100, "target": 1.0}, 1.0),
+    "network": ("deep_linear", {"widths": (3, 4, 1), "spectrum": (1.0,), "unseen_inputs": 0, "num_examples": 50}, 1.0),
+}
+
+
+def exact(model, name, beta):
+    x, y = (np.asarray(model.data[k], float) for k in "xy")
+    if name == "linear_regression":
+        return regression_log_evidence(x, y, 1.0, 1.0, beta)
+    hidden, noise = (4, 3.0) if name == "deep_linear" else (1, 1.0)
+    return two_layer_log_evidence(x.reshape(len(x), -1), y.ravel(), hidden, noise, 1.0, beta)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_the_exact_one(case, load, x64):
+    """Within Student's quantile at a false alarm of 1e-6, and within .1 nat."""
+    name, config, beta = CASES[case]
+    model = load(name, **config)
+    found = bvs.free_energy(model, beta, num_particles=1000)
+    gap = found.log_evidence - exact(model, name, beta)
+    assert abs(gap) < stats.t.isf(RATE / 2, 3) * found.standard_error
+    assert abs(gap) < 0.1
+    assert found.trusted, found.warnings
+    integral = found.thermodynamic_integration
+    assert abs(integral["value"] - found.log_evidence) < 3 * np.hypot(integral["standard_error"], found.standard_error)
+
+
+@pytest.mark.law
+def test_too_few_moves_are_seen(load, x64):
+    """Two moves a stage in twenty dimensions."""
+    model = load("linear_regression", covariance=(1.0,) * 20, num_examples=100)
+    found = bvs.free_energy(model, num_particles=500, num_moves=2)
+    assert not found.trusted
+    assert found.memory > 0.2
+    assert any("give more moves" in warning for warning in found.warnings)
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_twenty_dimensions(load, x64):
+    """Within .1 nat and three replicate standard errors of the closed form."""
+    model = load("linear_regression", covariance=(1.0,) * 20, num_examples=100)
+    found = bvs.free_energy(model, num_replicates=8)
+    gap = found.log_evidence - exact(model, "linear_regression", 1.0)
+    assert abs(gap) < 0.1
+    assert abs(gap) < stats.t.isf(RATE / 2, 7) * found.standard_error
+    assert found.trusted, found.warnings
+
+
+@pytest.mark.exact
+def test_the_scale_mixture_is_the_double_integral():
+    """Of w = (a, b), on a grid of the plane, at beta 1 and .4, on data far from the origin and near it."""
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(size=(2, 12))
+    for truth, beta in ((0.0, 1.0), (1.0, 1.0), (1.0, 0.4)):
+        y = truth * x + noise
+
+        line = np.linspace(-9, 9, 1801)  # the trapezoid rule converges exponentially on what vanishes at the ends
+        a, b = line[:, None], line[None]
+        fit = sum(stats.norm.logpdf(y_i, a * b * x_i) for x_i, y_i in zip(x, y, strict=True))
+        plane = np.exp(beta * fit + stats.norm.logpdf(a) + stats.norm.logpdf(b)).sum() * (line[1] - line[0]) ** 2
+        assert two_layer_log_evidence(x[:, None], y, 1, 1.0, 1.0, beta) == pytest.approx(np.log(plane), abs=1e-6)
+
+
+@pytest.mark.exact
+def test_regression_is_the_marginal_of_the_labels():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(6, 9)), rng.normal(size=6)  # more weights than data
+    known = stats.multivariate_normal(np.zeros(6), 0.7**2 * np.eye(6) + 1.5**2 * x @ x.T).logpdf(y)
+    assert regression_log_evidence(x, y, 0.7, 1.5) == pytest.approx(known, abs=1e-10)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_particles": 1}, "num_particles is 1"),
+        ({"num_moves": 0}, "num_moves is 0"),
+        ({"num_replicates": 1}, "num_replicates is 1"),
+        ({"target_ess": 1.0}, "target_ess is 1"),
+        ({"inverse_temperature": 0.0}, "inverse_temperature is 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(load, settings, message):
+    with pytest.raises(bvs.InputError, match=message):
+        bvs.free_energy(load("product"), **settings)
