@@ -14,7 +14,7 @@ from bayes_vs_sgd.cli import run
 pytestmark = pytest.mark.smoke
 MODELS = Path(__file__).parents[1] / "models"
 DLN = str(MODELS / "deep_linear.py")
-TOY = ["--num-seeds", "200", "--num-steps", "40", "--max-seconds", "0"]
+TOY = ["--num-seeds", "200", "--num-steps", "40", "--max-seconds", "0", "--no-controls"]
 
 
 @pytest.fixture(autouse=True)
