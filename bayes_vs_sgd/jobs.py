@@ -107,7 +107,8 @@ def compare_verb(model: Model, settings: Compare, run: Run, folder: Path, consol
                 seen.append(run_control(study, title, control))
                 missing.remove(title)
     finally:
-        write_page("page")
+        if found or not isinstance(sys.exception(), InputError):
+            write_page("page")
     console.print(comparison_table(found, seen))
     if missing:
         console.print(f"not looked at within {settings.max_seconds:g} s: {', '.join(missing)}; give --max-seconds")

@@ -74,6 +74,7 @@ def test_trajectories_made_elsewhere_are_one_side(capsys):
     Path("text.nc").write_text("weights")
     assert "holds no trajectories" in fails(capsys, *alone[:4], "text.nc")
     assert "nothing to compare" in fails(capsys, "compare", DLN, "--dynamics")
+    assert not list(Path("runs").rglob("*.html"))
 
 
 def test_where_nothing_can_be_written_it_is_said(capsys, monkeypatch):
