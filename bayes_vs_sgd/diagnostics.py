@@ -28,7 +28,16 @@ class Quality:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
+        return finite_or_none(asdict(self))
+
+
+def finite_or_none(content: Any) -> Any:
+    """Plain values in which not-a-number and infinity are None, as JSON has neither."""
+    if isinstance(content, dict):
+        return {k: finite_or_none(v) for k, v in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite_or_none(v) for v in content]
+    return None if isinstance(content, float) and not np.isfinite(content) else content
 
 
 def rhat(draws: np.ndarray) -> float:

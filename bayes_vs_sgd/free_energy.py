@@ -13,7 +13,6 @@ weights; its error contains that of the quadrature, by leaving out every other s
 """
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -26,6 +25,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from scipy import stats
 
+from .diagnostics import finite_or_none
 from .errors import InputError
 from .model import Model
 from .posterior import Posterior
@@ -76,7 +76,7 @@ class FreeEnergy:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
+        return finite_or_none(asdict(self))
 
 
 def free_energy(
@@ -130,8 +130,7 @@ def free_energy(
         num_moves = _enough_moves(target, num_particles, target_ess, jax.random.fold_in(seed, 2))
     for index, (name, moves) in enumerate((("moves", num_moves), ("twice_the_moves", 2 * num_moves))):
         keys = jax.random.split(jax.random.fold_in(seed, index), num_replicates)
-        run = partial(_tempered, target, num_particles, jnp.asarray(moves), jnp.asarray(target_ess, float))
-        found[name] = [jax.tree.map(lambda x: np.asarray(x, float), run(k)) for k in keys]
+        found[name] = [_replicate(target, num_particles, moves, target_ess, k) for k in keys]
     logs = {name: [float(run["log_evidence"]) for run in runs] for name, runs in found.items()}
     best = found["twice_the_moves"]
     value, error = _mean_and_error(logs["twice_the_moves"])
@@ -139,26 +138,22 @@ def free_energy(
     fine, coarse = ([thermodynamic_integral(run, every) for run in best] for every in (1, 2))
     integral, integral_error = _mean_and_error(fine)
     integral_error = float(np.hypot(integral_error, integral - np.mean(coarse)))
-    every = [run for runs in found.values() for run in runs]
+    stages = {name: [len(run["memory"]) for run in runs] for name, runs in found.items()}
+    num_stages = max(max(counts) for counts in stages.values())
     settings = {"inverse_temperature": inverse_temperature, "num_particles": num_particles, "num_moves": num_moves}
     settings |= {"num_replicates": num_replicates, "target_ess": target_ess, "seed": key}
-    stages = [int(run["num_stages"]) for run in every]
-    memory = max(float(np.max(run["memory"][: int(run["num_stages"])])) for run in best)
-    doubts = _doubts(logs, (value, error), (integral, integral_error), max(stages), memory)
+    memory = max(float(run["memory"].max()) for run in best)
+    doubts = _doubts(logs, (value, error), (integral, integral_error), num_stages, memory)
     return FreeEnergy(
         value,
         error,
         (value - half, value + half),
         logs,
         {"value": integral, "standard_error": integral_error},
-        max(stages),
-        float(min(np.min(run["acceptance"][: int(run["num_stages"])]) for run in best)),
+        num_stages,
+        min(float(run["acceptance"].min()) for run in best),
         memory,
-        float(
-            num_particles
-            * num_moves
-            * sum(m * s for m, s in zip(np.repeat([1, 2], num_replicates), stages, strict=True))
-        ),
+        float(num_particles * num_moves * (sum(stages["moves"]) + 2 * sum(stages["twice_the_moves"]))),
         settings,
         not doubts,
         doubts,
@@ -169,11 +164,21 @@ def _enough_moves(target: Posterior, num_particles: int, target_ess: float, key:
     """Return the least of 5, 10, 20, ... moves after which less than a fifth of the likelihood is remembered in every stage."""
     num_moves = FEWEST_MOVES
     while num_moves < MOST_MOVES:
-        run = _tempered(target, num_particles, jnp.asarray(num_moves), jnp.asarray(target_ess, float), key)
-        if float(jnp.max(run["memory"][: int(run["num_stages"])])) < REMEMBERED:
+        if _replicate(target, num_particles, num_moves, target_ess, key)["memory"].max() < REMEMBERED:
             break
         num_moves *= 2
     return num_moves
+
+
+def _replicate(
+    target: Posterior, num_particles: int, num_moves: int, target_ess: float, key: Array
+) -> dict[str, np.ndarray]:
+    """One run: log evidence, and its traces cut to the stages it took; those of moments also have the end, t = 1."""
+    run = _tempered(target, num_particles, jnp.asarray(num_moves), jnp.asarray(target_ess, float), key)
+    found = {name: np.asarray(value, float) for name, value in run.items()}
+    count = int(found.pop("num_stages"))
+    lengths = {"tempering": count + 1, "mean": count + 1, "variance": count + 1, "acceptance": count, "memory": count}
+    return found | {name: found[name][:length] for name, length in lengths.items()}
 
 
 def thermodynamic_integral(run: dict[str, np.ndarray], every: int = 1) -> float:
@@ -181,8 +186,7 @@ def thermodynamic_integral(run: dict[str, np.ndarray], every: int = 1) -> float:
 
     Of the stages, only every so many are used, counted from the last.
     """
-    count = int(run["num_stages"]) + 1
-    used = np.unique([0, *range(count - 1, -1, -every)])
+    used = np.unique([0, *range(len(run["tempering"]) - 1, -1, -every)])
     t, mean, variance = (run[name][used] for name in ("tempering", "mean", "variance"))
     widths = np.diff(t)
     return float(np.sum(widths * (mean[1:] + mean[:-1]) / 2 - widths**2 * np.diff(variance) / 12))
@@ -217,7 +221,7 @@ def _doubts(
     if abs(integral[0] - value) > APART * np.hypot(integral[1], error):
         found.append(f"thermodynamic integration gives {integral[0]:.3f} ± {integral[1]:.2g}")
     if num_stages >= MOST_STAGES:
-        found.append(f"not at the posterior after {MOST_STAGES} stages: give a smaller --target-ess")
+        found.append(f"not at the posterior after {MOST_STAGES} stages: give a smaller target_ess")
     return found
 
 

@@ -17,7 +17,7 @@ from scipy import stats
 
 from .comparison.effects import mean_error
 from .curvature import loss_and_gradient, reference_point
-from .diagnostics import ESS_LIMIT, RHAT_LIMIT, ess, rhat
+from .diagnostics import ESS_LIMIT, RHAT_LIMIT, ess, finite_or_none, rhat
 from .errors import InputError
 from .manifest import target_of
 from .posterior import Posterior
@@ -42,8 +42,7 @@ class LearningCoefficient:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; not-a-number becomes null."""
-        content = asdict(self)
-        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in content.items()}
+        return finite_or_none(asdict(self))
 
     def _repr_html_(self) -> str:
         from .report.notebook import estimate_html

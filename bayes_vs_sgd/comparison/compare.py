@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..curvature import reference_point
-from ..diagnostics import Quality, quality
+from ..diagnostics import Quality, finite_or_none, quality
 from ..errors import InputError
 from ..manifest import target_of
 from ..observables import Observable, available, select
@@ -21,7 +21,7 @@ from . import verdict as rules
 from .effects import MARGINS, Effect, Sample, location_and_scale, mean_error, scalar_draws
 from .prediction import held_out_prediction
 from .spectrum import Spectrum
-from .stationarity import ENSEMBLE, law, unsettled
+from .stationarity import ENSEMBLE, is_ensemble, law, unsettled
 from .temperature import SteinTerms, stein_terms
 
 LOST_LIMIT = 0.01
@@ -61,15 +61,6 @@ class Comparison:
         from ..report.notebook import comparison_html
 
         return comparison_html(self)
-
-
-def finite_or_none(content: Any) -> Any:
-    """Plain values in which not-a-number and infinity are None, as JSON has neither."""
-    if isinstance(content, dict):
-        return {k: finite_or_none(v) for k, v in content.items()}
-    if isinstance(content, list):
-        return [finite_or_none(v) for v in content]
-    return None if isinstance(content, float) and not np.isfinite(content) else content
 
 
 def primary(target: Posterior, names: list[str] | None = None) -> dict[str, Observable]:
@@ -137,7 +128,7 @@ def compare(
     judged = quality(reference, json.loads(reference.attrs["manifest"])["dynamics"]["name"], list(chosen))
     _, kept = final_positions(tree)
     lost = int((~kept).sum())
-    ensemble = kept.size >= ENSEMBLE
+    ensemble = is_ensemble(tree)
     if not ensemble and tree["posterior"].sizes["draw"] < 4:
         raise InputError(f"{kept.size} chains of fewer than 4 draws: give {ENSEMBLE} chains, or longer ones")
     tested = np.flatnonzero(kept)[seeds]

@@ -12,6 +12,8 @@ import xarray as xr
 from arviz_stats.base.array import array_stats
 from scipy import stats
 
+from ..diagnostics import finite_or_none
+
 MARGINS = {"mean": 0.2, "median": 0.2, "log_sd_ratio": 0.1, "log_mad_ratio": 0.1, "log_temperature": 0.2}
 """Differences that do not matter: in sd of the reference, or in logarithm."""
 HEAVY_TAILS = 6.0
@@ -63,10 +65,7 @@ class Effect:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; not-a-number becomes null."""
-        content = asdict(self) | {"interval": list(self.interval), "inside": self.inside}
-        clean = {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in content.items()}
-        clean["interval"] = [None if not np.isfinite(x) else x for x in content["interval"]]
-        return clean
+        return finite_or_none(asdict(self) | {"interval": self.interval, "inside": self.inside})
 
 
 def mean_error(psi: np.ndarray, independent: bool) -> float:

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from ..posterior import Posterior
 from ..results import final_positions
 from .effects import mean_error
-from .stationarity import ENSEMBLE
+from .stationarity import is_ensemble
 
 MOST_DRAWS, MOST_DENSITIES = 4000, 2**25
 """Draws of a law, and densities (draws times held-out examples), that are evaluated."""
@@ -85,7 +85,8 @@ def log_likelihoods(tree: xr.DataTree, target: Posterior) -> tuple[np.ndarray, b
     assert target.model.held_out is not None  # asked for only where there are some
     most = int(np.clip(MOST_DENSITIES // len(next(iter(target.model.held_out.values()))), 100, MOST_DRAWS))
     positions, kept = final_positions(tree)
-    if kept.size >= ENSEMBLE:
+    ensemble = is_ensemble(tree)
+    if ensemble:
         drawn = {k: jnp.asarray(v[kept][:most, None]) for k, v in positions.items()}
     else:
         names = [name for name, _ in target.model.latents]
@@ -97,7 +98,7 @@ def log_likelihoods(tree: xr.DataTree, target: Posterior) -> tuple[np.ndarray, b
         drawn = _unconstrained(target, {k: jnp.asarray(v, float) for k, v in values.items()})
     if len(next(iter(drawn.values()))) < 2:
         return None
-    return np.asarray(_log_likelihoods(target, drawn), float), kept.size >= ENSEMBLE
+    return np.asarray(_log_likelihoods(target, drawn), float), ensemble
 
 
 @eqx.filter_jit

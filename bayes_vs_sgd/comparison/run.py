@@ -18,12 +18,12 @@ from ..errors import InputError, nearest
 from ..given import Given, from_positions, read_positions, site_values
 from ..model import Model
 from ..posterior import Posterior
-from ..results import final_positions, whole
+from ..results import whole
 from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
 from .compare import Comparison, compare, ensemble_terms, primary
 from .spectrum import DEGENERATE, STEP, Spectrum, spectrum_at_minimum, temperature_spectrum, unit_scale
-from .stationarity import ENSEMBLE, hopeless, unsettled
+from .stationarity import hopeless, is_ensemble, unsettled
 from .temperature import reference_scale
 
 MOMENTUM = 0.9
@@ -66,6 +66,9 @@ class Study:
             )
         self.model, self.settings, self.seed, self.progress = model, settings, seed, progress
         self.folder = folder
+        self.positions = {
+            name: site_values(read_positions(path), Posterior(model)) for name, path in self.given.items()
+        }
         self.trees: dict[str, tuple[xr.DataTree, xr.DataTree]] = {}
         self.chosen = primary(Posterior(model), list(settings.observables) or None)
         self.observables = sorted({"loss", *self.chosen})
@@ -169,7 +172,7 @@ class Study:
     def ensemble(self, name: str, dynamics: Dynamics, target: Posterior, deadline: float) -> xr.DataTree:
         """Independent runs, their steps doubled until stationary, or as long as the deadline allows."""
         if name in self.given:
-            return from_positions(read_positions(self.given[name]), target, name, self.observables)
+            return from_positions(self.positions[name], target, name, self.observables)
         num_steps, every = self.settings.num_steps, max(self.settings.num_steps // DRAWS, 1)
         while True:
             tree = simulate(
@@ -202,7 +205,7 @@ class Study:
         noisy = dynamics.law != "none" or self.theory is not None
         theory = reference_scale(dynamics, target, self.minimum.position) if noisy else None
         fitting = dynamics.law == "none" and self.settings.inverse_temperature is None
-        fitting = fitting and (len(final_positions(tree)[1]) >= ENSEMBLE if given else self.theory is not None)
+        fitting = fitting and (is_ensemble(tree) if given else self.theory is not None)
         fitted, error = self.fitted_scale(tree, target, slice(0, None, 2) if fitting else slice(None))
         used, seeds = self.scale, slice(None)
         if given and self.settings.inverse_temperature is None:
@@ -238,8 +241,6 @@ class Study:
         target = self.target(self.scale)
         for name in self.names:
             self.dynamics(name).prepare(target)
-            if name in self.given:
-                site_values(read_positions(self.given[name]), target)
         started = time.monotonic()
         share = self.settings.max_seconds / (len(self.names) + 4)
         for index, name in enumerate(self.names):
@@ -258,8 +259,9 @@ class Study:
         try:
             if name in self.given:
                 tree, _ = self.trees[name]
-                long = len(final_positions(tree)[1]) < ENSEMBLE  # chains, whose last draws are not their law
-                return None if long else temperature_spectrum(tree, self.target(self.scale), name, unit_scale(self))
+                if not is_ensemble(tree):  # long chains, whose last draws are not their law
+                    return None
+                return temperature_spectrum(tree, self.target(self.scale), name, unit_scale(self))
             return spectrum_at_minimum(self, name)
         except InputError as error:
             warnings.warn(f"no temperature spectrum of {name}: {error}", stacklevel=2)

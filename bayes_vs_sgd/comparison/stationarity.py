@@ -33,10 +33,20 @@ def unsettled(tree: xr.DataTree, names: list[str]) -> list[str] | None:
 
     None for a run that is no ensemble or has fewer than four draws.
     """
-    _, kept = final_positions(tree)
-    if kept.sum() < ENSEMBLE or tree["posterior"].sizes["draw"] < 4:
+    if not has_path(tree):
         return None
     return [name for name in names if not has_settled(name, surviving(tree, name))]
+
+
+def is_ensemble(tree: xr.DataTree) -> bool:
+    """Whether the law of a run is that across its chains at the end, not the time average along each."""
+    return len(final_positions(tree)[1]) >= ENSEMBLE
+
+
+def has_path(tree: xr.DataTree) -> bool:
+    """Whether a run is an ensemble, lost chains left out, of four draws or more."""
+    _, kept = final_positions(tree)
+    return bool(kept.sum() >= ENSEMBLE and tree["posterior"].sizes["draw"] >= 4)
 
 
 def has_settled(name: str, draws: np.ndarray) -> bool:
@@ -72,9 +82,7 @@ def surviving(tree: xr.DataTree, name: str) -> np.ndarray:
 
 def law(tree: xr.DataTree, name: str) -> Sample:
     """Draws of a scalar observable: of an ensemble the last one of each chain, else all; lost chains are left out."""
-    _, kept = final_positions(tree)
-    ensemble = kept.size >= ENSEMBLE
-    draws = surviving(tree, name)
+    ensemble, draws = is_ensemble(tree), surviving(tree, name)
     return Sample(draws[:, -1:] if ensemble else draws, ensemble)
 
 

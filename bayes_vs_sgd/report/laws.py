@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from ..comparison.effects import MARGINS, Effect, Sample, location_and_scale
-from ..comparison.stationarity import ENSEMBLE, law, quarter_half_end, surviving
+from ..comparison.stationarity import has_path, law, quarter_half_end, surviving
 from ..diagnostics import ess
 from ..posterior import Posterior
-from ..results import final_positions
 from .figures import GREY, INTERVAL, NAMES, colour, margin_ticks, new_figure
 
 Runs = Mapping[str, tuple[xr.DataTree, xr.DataTree]]
@@ -92,12 +91,6 @@ def ecdf_difference_figure(name: str, runs: Runs) -> Figure:
     axes.set_ylabel("difference")
     axes.set_title(name)
     return figure
-
-
-def has_path(tree: xr.DataTree) -> bool:
-    """Whether a run is an ensemble of four draws or more."""
-    _, kept = final_positions(tree)
-    return bool(kept.sum() >= ENSEMBLE and tree["posterior"].sizes["draw"] >= 4)
 
 
 def path_figure(name: str, runs: Runs) -> Figure:

@@ -17,10 +17,11 @@ from ..comparison.compare import Comparison
 from ..comparison.control import Control
 from ..comparison.run import Study
 from ..comparison.spectrum import Spectrum
+from ..comparison.stationarity import has_path
 from ..learning_coefficient import LearningCoefficient
 from ..posterior import Posterior
 from .figures import NAMES, TWO_SIDED, colour, forest_figure, running_mean_figure, spectrum_figure, temperature_range
-from .laws import density_figure, ecdf_difference_figure, has_path, path_figure
+from .laws import density_figure, ecdf_difference_figure, path_figure
 from .tables import control_sentence, legend, llc_rows, number, used_beta, with_error
 
 INK = "#010203"
