@@ -68,8 +68,10 @@ def test_trajectories_made_elsewhere_are_one_side(capsys):
     beta, error = (found["inverse_temperature"][k] for k in ("fitted", "fitted_standard_error"))
     assert abs(beta - 0.3) < 4.9 * error
     assert found["verdict"] != "mismatch"
-    assert abs(found["spectrum"]["slope"]) < 4.9 * found["spectrum"]["slope_error"]
-    assert "elsewhere" in Path("run/compare.html").read_text()
+    assert found["spectrum"]["slope"] is None  # far from the minimum a mode's temperature needs far more draws than 300
+    page = Path("run/compare.html").read_text()
+    assert "elsewhere" in page
+    assert '<td class="n">unresolved</td>' in page
     assert "there is no such file" in fails(capsys, *alone[:4], "missing.nc")
     Path("text.nc").write_text("weights")
     assert "holds no trajectories" in fails(capsys, *alone[:4], "text.nc")

@@ -107,6 +107,7 @@ def test_of_a_model_of_which_nothing_is_known_there_is_a_page_too(found):
     control = Control("nothing", [], None, "it cannot be built")
     html = page.comparison_page([worst], unknown, describe_model(unknown.model), "bayes-vs-sgd x", controls=[control])
     assert "Control, nothing: it cannot be built." in html
+    assert '<td class="n">unresolved</td>' in html
     assert json.loads(json.dumps(worst.to_json(), allow_nan=False))["held_out"]["single"]["value"] is None
 
 

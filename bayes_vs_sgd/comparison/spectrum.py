@@ -45,6 +45,8 @@ LOCAL = 0.15
 """How far Langevin dynamics may diffuse along a flat direction meanwhile, in units of the weights' root mean square."""
 LEAST_STEPS, MOST_GRADIENTS = 1000, 2 * 10**8
 """Steps (Adam remembers a thousand), and example gradients beyond which seeds are saved."""
+RESOLVED = 0.5
+"""A temperature is known if the standard error of its logarithm is at most this; no slope is fitted to others."""
 SPREAD = np.log(1.5)
 """Eigenvalues that are closer together than this (range of their logarithms) have no slope."""
 
@@ -62,7 +64,7 @@ class Spectrum:
     temperatures, log_errors
         T_i / T0, and the standard errors of their logarithms.
     slope, slope_error
-        Of log T on log lambda by least squares; None where the eigenvalues are all alike.
+        Of log T on log lambda by least squares; None where the eigenvalues are all alike or a temperature is not resolved.
     excess, excess_error
         (E[L] - L*) / T0: half the number of modes under Bayes at a regular minimum, and lambda at a singular one; half the
         trace of H under SGD, to first order in the learning rate.
@@ -82,6 +84,11 @@ class Spectrum:
     excess_error: float
     half_trace: float
     predicted_slope: float | None = None
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether every mode's temperature is known well enough for a logarithm."""
+        return _resolved(self.temperatures, self.log_errors)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -197,7 +204,7 @@ def mode_temperatures(name: str, tree: xr.DataTree, target: Posterior, modes: Mo
     errors = influence.std(axis=0, ddof=1) / np.sqrt(len(influence))
     slope = slope_error = predicted = None
     x = np.log(modes.eigenvalues)
-    if np.ptp(x) > SPREAD and np.all(temperatures > 0):
+    if np.ptp(x) > SPREAD and _resolved(temperatures, errors):
         weights = (x - x.mean()) / np.sum((x - x.mean()) ** 2)
         slope = float(weights @ np.log(temperatures))
         slope_error = float((influence @ weights).std(ddof=1) / np.sqrt(len(influence)))
@@ -211,6 +218,10 @@ def mode_temperatures(name: str, tree: xr.DataTree, target: Posterior, modes: Mo
     mean, error = float(excess.mean()), float(excess.std(ddof=1) / np.sqrt(len(excess)))
     shared = (name, modes.eigenvalues, temperatures * scale, errors, slope, slope_error)
     return Spectrum(*shared, mean, error, modes.trace / 2, predicted)
+
+
+def _resolved(temperatures: np.ndarray, log_errors: np.ndarray) -> bool:
+    return bool(np.all(temperatures > 0) and np.max(log_errors, initial=0) <= RESOLVED)
 
 
 @eqx.filter_jit

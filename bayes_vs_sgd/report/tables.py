@@ -104,7 +104,8 @@ def spectrum_table(
     ):
         table.add_column(column, justify="left" if column == "dynamics" else "right", no_wrap=True)
     for s in spectra:
-        slope = "-" if s.slope is None else f"{s.slope:.2f} ± {number(s.slope_error, 1)}"
+        missing = "-" if s.is_resolved else "unresolved"
+        slope = missing if s.slope is None else f"{s.slope:.2f} ± {number(s.slope_error, 1)}"
         excess = f"{number(s.excess)} ± {number(s.excess_error, 1)}"
         ends = (number(float(s.temperatures.min())), number(float(s.temperatures.max())))
         table.add_row(
