@@ -10,15 +10,22 @@ if TYPE_CHECKING:
     from .comparison.run import Study
     from .comparison.spectrum import temperature_spectrum
     from .dynamics import (
+        MALA,
+        MCLMC,
         NUTS,
         SGD,
+        SGHMC,
         SGLD,
+        SGNHT,
         Adam,
+        AdamSGLD,
+        AdjustedMCLMC,
         Dynamics,
         GradientDescent,
         Grid,
         LinearNetworkGibbs,
         Optimizer,
+        RMSpropSGLD,
         from_blackjax,
     )
     from .errors import InputError
@@ -41,6 +48,13 @@ _HOMES = {
         "SGD",
         "SGLD",
         "Adam",
+        "MALA",
+        "MCLMC",
+        "SGHMC",
+        "SGNHT",
+        "AdamSGLD",
+        "AdjustedMCLMC",
+        "RMSpropSGLD",
         "Dynamics",
         "GradientDescent",
         "Grid",
@@ -62,10 +76,16 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "MALA",
+    "MCLMC",
     "NUTS",
     "SGD",
+    "SGHMC",
     "SGLD",
+    "SGNHT",
     "Adam",
+    "AdamSGLD",
+    "AdjustedMCLMC",
     "Comparison",
     "Dynamics",
     "FreeEnergy",
@@ -78,6 +98,7 @@ __all__ = [
     "Observable",
     "Optimizer",
     "Posterior",
+    "RMSpropSGLD",
     "Study",
     "Truth",
     "compare",

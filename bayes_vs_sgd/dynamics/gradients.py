@@ -128,6 +128,13 @@ def make_gradient(batch_size: int | None, sampling: str = "replacement") -> Grad
     return kinds[sampling](batch_size=batch_size)
 
 
+def log_density_gradient(target: Posterior, position: Position, rows: Array | None) -> tuple[Position, Position]:
+    """Unbiased gradient of the log density, the loss on some rows in the place of L; and the gradient of that loss."""
+    loss = objective_gradient(target, position, rows, "loss")
+    regularizer = jax.grad(target.log_regularizer)(position)
+    return jax.tree.map(lambda r, g: r - target.scale * g, regularizer, loss), loss
+
+
 def objective_gradient(target: Posterior, position: Position, rows: Array | None, kind: str) -> Position:
     """Gradient of the objective on some rows."""
     return jax.grad(target.objective)(position, rows, kind)

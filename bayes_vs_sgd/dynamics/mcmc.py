@@ -1,41 +1,21 @@
-"""Markov chain Monte Carlo on BlackJAX: NUTS with window adaptation, and any BlackJAX algorithm."""
+"""Markov chain Monte Carlo on BlackJAX: NUTS and MALA with window adaptation, and any BlackJAX algorithm."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import numpy as np
-from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
-from blackjax.adaptation.step_size import dual_averaging_adaptation
-from blackjax.adaptation.window_adaptation import build_schedule
 from blackjax.mcmc import hmc, nuts
 from jaxtyping import Array
 
-from ..errors import InputError
 from ..function import Function
 from ..model import Position
 from ..posterior import Posterior
-from .base import Dynamics, Info, hyperparameter, plain
+from .adaptation import AdaptedState, WindowAdapted
+from .base import Dynamics, Info
 
 
-class NUTSState(NamedTuple):
-    """Hamiltonian state, the tuned step size and inverse mass matrix, and what the tuning remembers."""
-
-    hamiltonian: hmc.HMCState
-    step_size: Array
-    inverse_mass_matrix: Array
-    step_memory: Any
-    mass_memory: Any
-
-    @property
-    def position(self) -> Position:
-        """Unconstrained position."""
-        return cast(Position, self.hamiltonian.position)
-
-
-class NUTS(Dynamics):
+class NUTS(WindowAdapted):
     """No-U-turn sampler (Hoffman and Gelman 2014) with Stan's window adaptation, both by BlackJAX. Exact.
 
     Each chain tunes its own step size and inverse mass matrix in the warm-up, and keeps them for the draws.
@@ -52,13 +32,7 @@ class NUTS(Dynamics):
         Tune a full inverse mass matrix instead of its diagonal.
     """
 
-    law: ClassVar = "exact"
-    adaptive: ClassVar = True
-    batched: ClassVar = ("step_size", "target_acceptance_rate")
-    step_size: Array
-    target_acceptance_rate: Array
     max_num_doublings: int = eqx.field(static=True)
-    dense: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -67,76 +41,50 @@ class NUTS(Dynamics):
         max_num_doublings: int = 10,
         dense: bool = False,
     ):
-        self.step_size = hyperparameter("step_size", step_size)
-        self.target_acceptance_rate = hyperparameter("target_acceptance_rate", target_acceptance_rate)
-        if not np.all(np.asarray(self.target_acceptance_rate) < 1):
-            raise InputError(f"target_acceptance_rate is {target_acceptance_rate}: it must be between 0 and 1")
+        super().__init__(step_size, target_acceptance_rate, dense)
         self.max_num_doublings = max_num_doublings
-        self.dense = dense
 
-    def init(self, target: Posterior, key: Array, position: Position) -> NUTSState:
-        """Start untuned."""
-        mass_init, _, _ = mass_matrix_adaptation(not self.dense)
-        mass_memory = mass_init(target.model.num_parameters)
-        step_init, _, _ = self._step_size_adaptation()
-        state = hmc.init(position, target.log_density)
-        tuned = (self.step_size, mass_memory.inverse_mass_matrix)
-        return NUTSState(state, *tuned, step_init(self.step_size), mass_memory)
-
-    def step(self, target: Posterior, key: Array, state: NUTSState) -> tuple[NUTSState, Info]:
+    def kernel(self, target: Posterior, key: Array, state: AdaptedState) -> tuple[hmc.HMCState, Any]:
         """One trajectory."""
-        hamiltonian, info = nuts.build_kernel()(
-            key,
-            state.hamiltonian,
-            target.log_density,
-            cast(float, state.step_size),
-            state.inverse_mass_matrix,
-            self.max_num_doublings,
-        )
-        kept = {
-            "num_gradients": info.num_integration_steps * float(target.model.num_rows),
-            "diverging": info.is_divergent,
-            "acceptance_rate": info.acceptance_rate,
-            "energy": info.energy,
-            "n_steps": info.num_integration_steps,
-            "reached_max_treedepth": info.num_trajectory_expansions >= self.max_num_doublings,
-        }
-        return state._replace(hamiltonian=hamiltonian), {k: jnp.asarray(v) for k, v in kept.items()}
+        tuned = (cast(float, state.step_size), state.inverse_mass_matrix)
+        return nuts.build_kernel()(key, state.kernel, target.log_density, *tuned, self.max_num_doublings)
 
-    def _step_size_adaptation(self):
-        return dual_averaging_adaptation(cast(float, self.target_acceptance_rate))  # an array scalar does too
-
-    def warmup_schedule(self, num_warmup: int) -> Array:
-        """Columns: slow window, last of a slow window, last of all."""
-        schedule = np.asarray(build_schedule(num_warmup)).astype(bool).reshape(num_warmup, 2)
-        return jnp.asarray(np.column_stack([schedule, np.arange(num_warmup) == num_warmup - 1]))
-
-    def warmup_step(self, target: Posterior, key: Array, state: NUTSState, stage: Array) -> tuple[NUTSState, Info]:
-        """One trajectory, then Stan's adaptation of the step size and, in slow windows, of the mass matrix."""
-        state, info = self.step(target, key, state)
-        slow, window_ends, last = stage
-        _, mass_update, mass_final = mass_matrix_adaptation(not self.dense)
-        step_init, step_update, step_final = self._step_size_adaptation()
-        step_memory = step_update(state.step_memory, info["acceptance_rate"])
-        mass_memory = jax.lax.cond(slow, lambda m: mass_update(m, state.position), lambda m: m, state.mass_memory)
-        step_memory, mass_memory = jax.lax.cond(
-            window_ends,
-            lambda s, m: (step_init(step_final(s)), mass_final(m)),
-            lambda s, m: (s, m),
-            step_memory,
-            mass_memory,
-        )
-        step_size = jnp.where(last, step_final(step_memory), jnp.exp(step_memory.log_step_size))
-        return NUTSState(state.hamiltonian, step_size, mass_memory.inverse_mass_matrix, step_memory, mass_memory), info
+    def statistics(self, info: Any) -> Info:
+        """Also whether the trajectory was cut."""
+        return {"reached_max_treedepth": info.num_trajectory_expansions >= self.max_num_doublings}
 
     @property
     def settings(self) -> dict[str, Any]:
         """Hyper-parameters as plain values."""
-        fixed = {"max_num_doublings": self.max_num_doublings, "dense": self.dense}
-        return {
-            "target_acceptance_rate": plain(self.target_acceptance_rate),
-            "step_size": plain(self.step_size),
-        } | fixed
+        return super().settings | {"max_num_doublings": self.max_num_doublings}
+
+
+class MALA(WindowAdapted):
+    r"""Metropolis-adjusted Langevin algorithm (Roberts and Tweedie 1996) with window adaptation, by BlackJAX. Exact.
+
+    .. math:: \theta' = \theta + \epsilon M^{-1} \nabla \log p(\theta) + \sqrt{2 \epsilon M^{-1}}\, \xi
+
+    is proposed, with the inverse mass matrix of the warm-up, and accepted by Metropolis and Hastings. Run as Hamiltonian
+    Monte Carlo of one leapfrog step of size sqrt(2 epsilon), which is the same (Neal 2011, section 5.2). The acceptance
+    rate 0.574 is the best one in many dimensions (Roberts and Rosenthal 1998).
+
+    Parameters
+    ----------
+    step_size
+        epsilon, that the warm-up starts from (and the one used, without warm-up, in units of position squared).
+    target_acceptance_rate
+        Wanted mean acceptance.
+    dense
+        Tune a full inverse mass matrix instead of its diagonal.
+    """
+
+    def __init__(self, step_size: Any = 0.01, target_acceptance_rate: Any = 0.574, dense: bool = False):
+        super().__init__(step_size, target_acceptance_rate, dense)
+
+    def kernel(self, target: Posterior, key: Array, state: AdaptedState) -> tuple[hmc.HMCState, hmc.HMCInfo]:
+        """One proposal."""
+        leapfrog = cast(float, jnp.sqrt(2 * state.step_size))
+        return hmc.build_kernel()(key, state.kernel, target.log_density, leapfrog, state.inverse_mass_matrix, 1)
 
 
 class BlackJAX(Dynamics):
