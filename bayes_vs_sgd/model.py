@@ -68,6 +68,9 @@ class Model(eqx.Module):
         Further examples, with the names of ``data``, that nothing is fitted to: predictions are scored on them.
     densities
         Exact posterior densities of scalar observables, up to a factor: functions of (target, values).
+    expected_loss
+        The exact E[L] under the tempered posterior where it is known: a function of the target that returns a float, or
+        None for what it does not cover. Read it by ``Posterior.expected_loss``, which asks only where it applies.
 
     Raises
     ------
@@ -86,6 +89,7 @@ class Model(eqx.Module):
     observables: dict[str, Any] = eqx.field(static=True)
     properties: dict[str, Any] = eqx.field(static=True)
     densities: dict[str, Any] = eqx.field(static=True)
+    expected_loss: Function | None = eqx.field(static=True)
     latents: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
     facts: Facts = eqx.field(static=True)
 
@@ -102,6 +106,7 @@ class Model(eqx.Module):
         compressed: Mapping[str, Any] | None = None,
         held_out: Mapping[str, Any] | None = None,
         densities: Mapping[str, Callable] | None = None,
+        expected_loss: Callable | None = None,
         facts: Mapping[str, Any] | None = None,
     ):
         from .contract import check_compressed, check_data, check_held_out, check_program
@@ -114,6 +119,7 @@ class Model(eqx.Module):
         self.observables = as_observables(observables or {})
         self.properties = HashableDict({k: Function(v) for k, v in (properties or {}).items()})
         self.densities = HashableDict({k: Function(v) for k, v in (densities or {}).items()})
+        self.expected_loss = None if expected_loss is None else Function(expected_loss)
         self.exact_sampler = exact_sampler
         self.held_out = None if held_out is None else check_held_out(held_out, self.data)
         self.facts = Facts(facts or {}, truth=dict(truth or {}))
@@ -128,7 +134,16 @@ class Model(eqx.Module):
 
         What is known of the optimum is not known of them: the truth is dropped.
         """
-        kept = ("probes", "observables", "properties", "exact_sampler", "compressed", "held_out", "densities")
+        kept = (
+            "probes",
+            "observables",
+            "properties",
+            "exact_sampler",
+            "compressed",
+            "held_out",
+            "densities",
+            "expected_loss",
+        )
         facts = {k: v for k, v in self.facts.items() if k not in ("truth", "observed", "targets")} | {"center": source}
         parts = {name: getattr(self, name) for name in kept}
         return Model(self.program.function, self.data, optimum=values, facts=facts, **parts)

@@ -89,6 +89,18 @@ class Posterior(eqx.Module):
         loss = self.model.loss(position) if rows is None else jnp.mean(self.model.example_losses(position, rows))
         return loss if kind == "loss" else loss - self.log_regularizer(position) / self.scale
 
+    def expected_loss(self) -> float | None:
+        r"""E[L] under this law, exactly, where the model knows it; else None.
+
+        The truth at finite n: an estimate of :math:`n \beta (E[L] - L(\theta^*))` is scored against it, not against the
+        learning coefficient. Nothing is known of a localised law, or of several temperatures at once.
+        """
+        known = self.model.expected_loss
+        if known is None or self.inverse_temperature.ndim > 0 or float(self.localization) > 0:
+            return None
+        value = known(self)
+        return None if value is None else float(value)
+
     def flat(self, position: Position) -> Float[Array, " d"]:
         """Position as one vector, sites in alphabetical order."""
         return ravel_pytree(position)[0]

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.theory.evidence import regression_total_loss, two_layer_total_loss
 from bayes_vs_sgd.theory.linear_networks import learning_coefficient, local_lower_bound, local_two_layers
 
 
@@ -73,7 +75,21 @@ def network(config: Config, weights: list, data: dict, held_out: dict) -> bvs.Mo
         exact_sampler=bvs.LinearNetworkGibbs(layers, config.noise, config.prior_scale),
         compressed={"x": r, "y": q.T @ data["y"]},
         held_out=held_out,
+        expected_loss=partial(expected_loss, config),
     )
+
+
+def expected_loss(config: Config, target: bvs.Posterior) -> float | None:
+    """E[L] of one layer in closed form, of two with one output up to one integral (``theory/evidence.py``)."""
+    widths, model, beta = config.widths, target.model, float(target.inverse_temperature)
+    x, y = (np.asarray(model.compressed[name], float) for name in "xy")
+    if len(widths) == 2:
+        total = regression_total_loss(x, y, config.noise, config.prior_scale, beta)
+    elif len(widths) == 3 and widths[-1] == 1:
+        total = two_layer_total_loss(x, y, widths[1], config.noise, config.prior_scale, beta)
+    else:
+        return None
+    return (total + float(model.offset)) / model.num_examples
 
 
 def draw(config: Config, key) -> tuple[list, dict, dict]:

@@ -8,6 +8,7 @@ I s / noise^2 without sampling error, s being the one eigenvalue of S.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ import scipy.linalg
 import scipy.stats
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.theory.evidence import regression_total_loss
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,16 @@ def build(config: Config, key) -> bvs.Model:
         compressed={"x": r, "y": q.T @ data["y"]},
         held_out=examples(*draw(replace(config, inputs="gaussian", num_examples=config.num_held_out), rng)),
         densities={f"mode_{i + 1}": marginal(basis[:, i], config) for i in range(dimension)},
+        expected_loss=partial(expected_loss, config),
     )
+
+
+def expected_loss(config: Config, target: bvs.Posterior) -> float:
+    """E[L] of a normal posterior, in closed form (``theory/evidence.py``)."""
+    model, beta = target.model, float(target.inverse_temperature)
+    x, y = (np.asarray(model.compressed[name], float) for name in "xy")
+    total = regression_total_loss(x, y, config.noise, config.prior_scale, beta)
+    return (total + float(model.offset)) / model.num_examples
 
 
 def marginal(direction: np.ndarray, config: Config):

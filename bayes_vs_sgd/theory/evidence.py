@@ -1,25 +1,41 @@
-"""Evidence in closed form, or up to one integral: linear regression, and two-layer networks with one output."""
+"""Evidence, and its mean loss, in closed form or up to one integral: linear regression, and two-layer networks with one output.
 
+The mean of the loss under the tempered posterior is E[n L] = -d log Z / d beta, taken inside the integral.
+"""
+
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
 from scipy.integrate import quad
-from scipy.stats import chi2
+from scipy.special import gammaln
 
 from ..errors import InputError
 
 
 def regression_log_evidence(
-    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"], noise: float, prior_scale: float, beta: float = 1.0
+    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n ..."], noise: float, prior_scale: float, beta: float = 1.0
 ) -> float:
-    r"""Log of the integral of N(w; 0, tau^2 I) prod_i N(y_i; w x_i, sigma^2)^beta.
+    r"""Log of the integral of N(w; 0, tau^2 I) prod_i N(y_i; w x_i, sigma^2)^beta, with any number of outputs.
 
-    A power of a Gaussian is a Gaussian of variance sigma^2 / beta up to a factor, so that y ~ N(0, tau^2 X X' +
-    (sigma^2 / beta) I) remains, computed from the singular values of X.
+    With the singular values s_i of X, c_i = 1 / (1 + beta tau^2 s_i^2 / sigma^2), p = U'y and the rest r = |y|^2 - |p|^2,
+
+    .. math:: \log Z = -\tfrac{\beta}{2 \sigma^2} \Big(r + \sum_i c_i p_i^2\Big) + \tfrac12 \sum_i \log c_i
+        - \tfrac{\beta n}{2} \log 2 \pi \sigma^2.
     """
-    left, singular, _ = np.linalg.svd(np.asarray(x, float), full_matrices=False)
-    return _gaussian(left.T @ y, singular**2, float(np.sum(np.square(y))), len(y), noise, beta, prior_scale**2)
+    return _Regression(x, y, noise).log_evidence(prior_scale**2, beta)
+
+
+def regression_total_loss(
+    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n ..."], noise: float, prior_scale: float, beta: float = 1.0
+) -> float:
+    r"""E[n L] of linear regression: the residual of the posterior's mean, and what its variance adds.
+
+    .. math:: E[n L] = \tfrac{1}{2 \sigma^2} \Big(r + \sum_i c_i^2 p_i^2 + c_i \tau^2 s_i^2\Big)
+        + \tfrac n2 \log 2 \pi \sigma^2
+    """
+    return _Regression(x, y, noise).total_loss(prior_scale**2, beta)
 
 
 def two_layer_log_evidence(
@@ -41,37 +57,80 @@ def two_layer_log_evidence(
     Raises
     ------
     InputError
-        If the hidden width is below 1.
+        If the hidden width is below 1, or there is more than one output.
     """
+    return _scale_mixture(x, y, hidden, noise, prior_scale, beta)[0]
+
+
+def two_layer_total_loss(
+    x: Float[np.ndarray, "n d"],
+    y: Float[np.ndarray, " n"],
+    hidden: int,
+    noise: float,
+    prior_scale: float,
+    beta: float = 1.0,
+) -> float:
+    """E[n L] of y = v' W x + noise: that of regression, averaged over the same mixture with the posterior's weights.
+
+    Raises
+    ------
+    InputError
+        If the hidden width is below 1, or there is more than one output.
+    """
+    return _scale_mixture(x, y, hidden, noise, prior_scale, beta)[1]
+
+
+def _scale_mixture(x, y, hidden, noise, prior_scale, beta) -> tuple[float, float]:
+    """Log Z and E[n L] of a two-layer network."""
     if hidden < 1:
         raise InputError(f"hidden is {hidden}: it must be at least 1")
-    left, singular, _ = np.linalg.svd(np.asarray(x, float), full_matrices=False)
-    projected, total = left.T @ y, float(np.sum(np.square(y)))
+    regression = _Regression(x, y, noise)
+    if regression.projected.shape[1] != 1:
+        raise InputError(f"{regression.projected.shape[1]} outputs: the scale mixture has one")
+
+    constant = hidden / 2 * np.log(2) + gammaln(hidden / 2)
 
     def log_integrand(log_s):
         s = np.exp(log_s)
-        gaussian = _gaussian(projected, singular**2, total, len(y), noise, beta, prior_scale**4 * s)
-        return chi2.logpdf(s, hidden) + log_s + gaussian
+        return hidden / 2 * log_s - s / 2 - constant + regression.log_evidence(prior_scale**4 * s, beta)
 
     grid = np.linspace(-40, 10, 2001)
     values = np.array([log_integrand(u) for u in grid])
     top, peak = values.max(), grid[values.argmax()]
     inside = grid[values > top - 60]
-    pieces = pairwise([inside[0], peak, inside[-1]])
-    mass = sum(
-        quad(lambda u: np.exp(log_integrand(u) - top), low, high, epsabs=0, epsrel=1e-10, limit=400)[0]
-        for low, high in pieces
-        if high > low
-    )
-    return float(top + np.log(mass))
+    pieces = [(low, high) for low, high in pairwise([inside[0], peak, inside[-1]]) if high > low]
+
+    def integral(function: Callable[[float], float]) -> float:
+        def integrand(u):
+            return np.exp(log_integrand(u) - top) * function(prior_scale**4 * np.exp(u))
+
+        return sum(quad(integrand, low, high, epsabs=0, epsrel=1e-10, limit=400)[0] for low, high in pieces)
+
+    mass = integral(lambda variance: 1.0)
+    return float(top + np.log(mass)), integral(lambda variance: regression.total_loss(variance, beta)) / mass
 
 
-def _gaussian(projected, squares, total, count, noise, beta, variance) -> float:
-    """Log N(y; 0, variance X X' + (sigma^2 / beta) I) times the factor that the power beta leaves."""
-    floor = noise**2 / beta
-    spread = variance * squares + floor
-    rest = total - np.sum(projected**2)
-    log_det = np.sum(np.log(spread)) + (count - len(squares)) * np.log(floor)
-    density = -0.5 * (np.sum(projected**2 / spread) + rest / floor + log_det + count * np.log(2 * np.pi))
-    factor = 0.5 * count * (1 - beta) * np.log(2 * np.pi * noise**2) - 0.5 * count * np.log(beta)
-    return float(density + factor)
+class _Regression:
+    """Singular values of the inputs and what the outputs are along them, shared by all prior variances."""
+
+    def __init__(self, x, y, noise: float):
+        y = np.asarray(y, float).reshape(len(y), -1)
+        left, singular, _ = np.linalg.svd(np.asarray(x, float), full_matrices=False)
+        self.squares, self.projected = singular[:, None] ** 2, left.T @ y
+        self.rest = float(np.sum((y - left @ self.projected) ** 2))
+        self.noise, self.constant = noise, y.size / 2 * np.log(2 * np.pi * noise**2)
+
+    def log_evidence(self, variance: float, beta: float) -> float:
+        shrinkage = self._shrinkage(variance, beta)
+        fit = self.rest + np.sum(shrinkage * self.projected**2)
+        num_outputs = self.projected.shape[1]
+        log_det = num_outputs / 2 * np.sum(np.log(shrinkage))
+        return float(-beta * (fit / (2 * self.noise**2) + self.constant) + log_det)
+
+    def total_loss(self, variance: float, beta: float) -> float:
+        shrinkage = self._shrinkage(variance, beta)
+        fit = self.rest + np.sum((shrinkage * self.projected) ** 2 + shrinkage * variance * self.squares)
+        return float(fit / (2 * self.noise**2) + self.constant)
+
+    def _shrinkage(self, variance: float, beta: float) -> np.ndarray:
+        return 1 / (1 + beta * variance * self.squares / self.noise**2)
