@@ -12,14 +12,16 @@ from typing import Any
 
 from .errors import InputError, nearest
 
-VERBS = ("compare", "llc", "models")
+VERBS = ("compare", "llc", "free-energy", "models")
 USAGE = """usage: bayes-vs-sgd VERB MODEL.py [--model.SETTING VALUE ...] [--SETTING VALUE ...]
 
 Does SGD sample the Bayesian posterior? Settled on your own model.
 
 verbs:
   compare MODEL.py   is the law of each dynamics the tempered posterior, and at what temperature?
-  llc MODEL.py       local learning coefficient of the tempered posterior
+  llc MODEL.py       local learning coefficient of the tempered posterior, with its budget of errors
+  free-energy MODEL.py
+                     log evidence; learning coefficient, multiplicity and WAIC from the same ladder of temperatures
   models [FOLDER]    list the model files of a folder (models/ by default) with their settings
 
 bayes-vs-sgd VERB MODEL.py --help lists the settings of a verb and of the model file.

@@ -56,6 +56,15 @@ def ess(draws: np.ndarray) -> float:
     return min(float(np.asarray(bulk)), float(np.asarray(tail)))
 
 
+def mean_error(psi: np.ndarray, independent: bool) -> float:
+    """Standard error of the mean of psi (chain, draw); chains are independent, draws of a chain need not be."""
+    if independent:
+        return float(psi.std(ddof=1) / np.sqrt(psi.size))
+    if np.ptp(psi) == 0:
+        return 0.0
+    return float(np.asarray(array_stats.mcse(psi, chain_axis=0, draw_axis=1, method="mean")))
+
+
 def bfmi(energy: np.ndarray) -> float:
     """Smallest estimated Bayesian fraction of missing information of the chains: E[(E_t - E_{t-1})^2] / Var E."""
     return float(np.min(np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)))

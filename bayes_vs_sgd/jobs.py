@@ -1,12 +1,10 @@
-"""The verbs: from settings to an answer."""
+"""A verb's command line: flags, run folder, and what is written when it is done."""
 
 import contextlib
 import dataclasses
 import io
 import json
-import math
 import re
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -18,28 +16,15 @@ import tyro
 from rich.console import Console
 
 from .cli import write_json
-from .comparison.compare import Comparison
-from .comparison.control import Control, run_control
-from .comparison.run import Study
-from .curvature import hessian_eigenvalues, reference_point
-from .dynamics import NUTS, SGLD, Dynamics, Grid
 from .errors import InputError, nearest
-from .learning_coefficient import learning_coefficient
 from .load import at_checkpoint, build_controls, build_model, load_module
 from .model import Model
-from .posterior import Posterior
-from .report.page import comparison_page, llc_page
-from .report.tables import comparison_table, llc_table
-from .results import whole
-from .settings import LLC, SAMPLERS, Compare, Run
-from .simulate import simulate
+from .settings import Run
 from .store import write_file
+from .verbs import VERBS, describe_model
 
-SETTINGS = {"compare": Compare, "llc": LLC}
 TABLE_WIDTH = 110
 """Narrower terminals wrap lines rather than lose columns."""
-EARLY = 1
-"""Comparisons after which there is a page to look at while the others run; the first is of plain SGD."""
 
 
 def run_verb(verb: str, arguments: list[str]) -> int:
@@ -56,9 +41,9 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     rest = [a for a in arguments if a != path]
     module = load_module(path)
     run, settings, config = parse(verb, module.Config, rest)
-    default = "float64" if verb == "llc" else "float32"
+    default = "float32" if verb == "compare" else "float64"
     matplotlib.use("agg")  # a page needs no display
-    jax.config.update("jax_enable_x64", (run.precision or default) == "float64")
+    jax.config.update("jax_enable_x64", (run.dtype or default) == "float64")
     if run.json not in (None, "-") and not Path(run.json).parent.is_dir():
         raise InputError(f"--json {run.json}: there is no folder {Path(run.json).parent}")
     model = build_model(module, config, run.data_seed)
@@ -70,7 +55,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     console = Console(stderr=run.json == "-")
     console.width = max(console.width, TABLE_WIDTH)
     try:
-        content = {"compare": compare_verb, "llc": llc_verb}[verb](model, settings, run, folder, console)
+        content = VERBS[verb][0](model, settings, run, folder, console)
     except KeyboardInterrupt:
         print(f"continue with the same command line and --resume {folder}", file=sys.stderr)
         raise
@@ -80,123 +65,10 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     return 0
 
 
-def compare_verb(model: Model, settings: Compare, run: Run, folder: Path, console: Console) -> dict[str, Any]:
-    """Compare every dynamics with the posterior, and write the page of what there is, also when interrupted."""
-    started = time.monotonic()
-    study = Study(model, settings, run.seed, folder)
-    missing = [*study.names, *(controls := model.facts.get("controls", {}))]
-    found: list[Comparison] = []
-    seen: list[Control] = []
-
-    def write_page(what: str) -> None:
-        page = comparison_page(found, study, describe_model(model), repeat(), missing, seen)
-        write_file(folder / "compare.html", page)
-        console.print(f"{what} {folder / 'compare.html'}", highlight=False, soft_wrap=True)
-
-    try:
-        for comparison in study.run():
-            found.append(comparison)
-            missing.remove(comparison.dynamics)
-            console.print(
-                f"{comparison.dynamics}: [bold]{comparison.verdict}[/bold] ({comparison.reason})", highlight=False
-            )
-            if len(found) == EARLY and missing:
-                write_page("page so far")
-        for title, control in controls.items():
-            if time.monotonic() < started + settings.max_seconds:
-                seen.append(run_control(study, title, control))
-                missing.remove(title)
-    finally:
-        if found or not isinstance(sys.exception(), InputError):
-            write_page("page")
-    console.print(comparison_table(found, seen))
-    if missing:
-        console.print(f"not looked at within {settings.max_seconds:g} s: {', '.join(missing)}; give --max-seconds")
-    worst = max(found, key=lambda c: (not c.reference.passed, c.reference.rhat_max, -c.reference.ess_min))
-    return {
-        "model": describe_model(model),
-        "reference": worst.reference.to_json(),
-        "comparisons": [c.to_json() for c in found],
-        "controls": [c.to_json() for c in seen],
-    }
-
-
-def repeat() -> str:
-    """Return the command line that repeats this run in a folder of its own."""
-    arguments, kept = sys.argv[1:], []
-    skip = False
-    for argument in arguments:
-        name = argument.split("=")[0]
-        if not skip and name not in ("--out", "--resume", "--json"):
-            kept.append(argument)
-        skip = not skip and name in ("--out", "--resume", "--json") and "=" not in argument
-    return "bayes-vs-sgd " + shlex.join(kept)
-
-
-def llc_verb(model: Model, settings: LLC, run: Run, folder: Path, console: Console) -> dict[str, Any]:
-    """Estimate the learning coefficient."""
-    started = time.monotonic()
-    beta = settings.inverse_temperature
-    if beta is None:
-        beta = 1 / math.log(max(model.num_examples, 3))
-    target = Posterior(model, beta, settings.localization)
-    dynamics = sampler(settings, target)
-    tree = simulate(
-        dynamics,
-        target,
-        key=run.seed,
-        num_chains=settings.num_chains,
-        num_draws=settings.num_draws,
-        num_warmup=settings.num_warmup,
-        initial_scale=settings.initial_scale,
-        folder=folder / "draws",
-        max_seconds=settings.max_seconds,
-    )
-    found = learning_coefficient(whole(tree), target, settings.baseline, time.monotonic() - started)
-    console.print(llc_table(found, type(dynamics).__name__, target))
-    page = llc_page(found, tree, target, describe_model(model), type(dynamics).__name__, repeat())
-    write_file(folder / "llc.html", page)
-    console.print(f"page {folder / 'llc.html'}", highlight=False, soft_wrap=True)
-    shared = {"model": describe_model(model), "sampler": {"dynamics": type(dynamics).__name__, **dynamics.settings}}
-    return found.to_json() | shared | {"inverse_temperature": beta, "localization": settings.localization}
-
-
-def sampler(settings: LLC, target: Posterior) -> Dynamics:
-    """Return the sampler asked for, or the best the model has: its exact one, a grid, NUTS."""
-    model, name = target.model, settings.sampler
-    if name not in SAMPLERS:
-        raise InputError(f"unknown sampler {name!r}: {nearest(name, SAMPLERS)}")
-    if name == "auto":
-        name = "exact" if model.exact_sampler is not None else "grid" if model.num_parameters <= 2 else "nuts"
-    if name == "exact":
-        if model.exact_sampler is None:
-            raise InputError("this model declares no exact sampler: give --sampler nuts")
-        return model.exact_sampler
-    if name == "grid":
-        return Grid()
-    if name == "nuts":
-        return NUTS()
-    step_size = settings.step_size
-    if step_size is None:
-        sharpness = float(hessian_eigenvalues(model, reference_point(model, target.center).position)[-1])
-        step_size = 0.1 / (float(target.scale) * sharpness + 1.0)
-    return SGLD(step_size)
-
-
-def describe_model(model: Model) -> dict[str, Any]:
-    """Where a model comes from, and its size."""
-    return {
-        "path": model.facts.get("path"),
-        "config": model.facts.get("config"),
-        "num_parameters": model.num_parameters,
-        "num_examples": model.num_examples,
-    } | ({"center": model.facts["center"]} if "center" in model.facts else {})
-
-
 def parse(verb: str, config: type | None, arguments: list[str]) -> tuple[Run, Any, Any]:
     """Parse flags: the shared ones, the verb's, and the model's ``Config`` under ``--model.``."""
     flat = tyro.conf.arg(name="")
-    fields: list[Any] = [("run", Annotated[Run, flat]), ("settings", Annotated[SETTINGS[verb], flat])]
+    fields: list[Any] = [("run", Annotated[Run, flat]), ("settings", Annotated[VERBS[verb][1], flat])]
     if config is not None:
         fields.append(("model", config, dataclasses.field(default_factory=config)))
     job = dataclasses.make_dataclass("Job", fields)
@@ -216,7 +88,7 @@ def parse(verb: str, config: type | None, arguments: list[str]) -> tuple[Run, An
         text = " ".join(re.sub(r"[╭╮╰╯│─]", " ", errors.getvalue()).split())
         raise InputError(text.removeprefix("Parsing error ")) from None
     if unknown:
-        flags = [f"--{name.replace('_', '-')}" for c in (Run, SETTINGS[verb]) for name in c.__dataclass_fields__]
+        flags = [f"--{name.replace('_', '-')}" for c in (Run, VERBS[verb][1]) for name in c.__dataclass_fields__]
         flags += [f"--model.{f.name.replace('_', '-')}" for f in dataclasses.fields(config)] if config else []
         raise InputError(f"unknown flag {unknown[0]!r}: {nearest(unknown[0], flags)}")
     return made.run, made.settings, getattr(made, "model", None)
@@ -227,7 +99,7 @@ def run_folder(verb: str, run: Run, settings: Any, model: Model) -> Path:
     if run.out is not None and run.resume is not None:
         raise InputError("give --out for a new run or --resume for an old one, not both")
     job = {"verb": verb, "model": describe_model(model) | {"program": model.program.digest}, "seed": run.seed}
-    job |= {"settings": dataclasses.asdict(settings), "precision": str(jax.numpy.zeros(()).dtype)}
+    job |= {"settings": dataclasses.asdict(settings), "dtype": str(jax.numpy.zeros(()).dtype)}
     job = json.loads(json.dumps(job, default=str))
     if run.resume is not None:
         folder = run.resume

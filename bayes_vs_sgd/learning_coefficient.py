@@ -1,10 +1,10 @@
-r"""Local learning coefficient from draws of the tempered posterior.
+r"""Local learning coefficient: what an estimate is, and how draws of the tempered posterior give one.
 
 .. math:: \hat\lambda = n \beta\, (E[L] - L(w^*))
 
 with the expectation over the draws (Lau et al., arXiv:2308.12108). At finite n it is not lambda: the difference tends
 to -(m - 1)/log(n beta) and slower terms. The baseline L(w*) is named, since the empirical loss at a known population
-optimum and at the empirical minimum differ by about d/(2n).
+optimum and at the empirical minimum differ by about d/(2n). ``measure.py`` gets the draws by itself.
 """
 
 import json
@@ -13,19 +13,45 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
-from .comparison.effects import mean_error
 from .curvature import loss_and_gradient, reference_point
-from .diagnostics import ESS_LIMIT, RHAT_LIMIT, ess, finite_or_none, rhat
+from .diagnostics import ESS_LIMIT, RHAT_LIMIT, ess, finite_or_none, mean_error, rhat
 from .errors import InputError
+from .estimate import with_error
 from .manifest import target_of
+from .model import Model
 from .posterior import Posterior
+
+LARGE = 20_000
+"""Parameters above which the empirical minimum is looked for only if there is no optimum."""
+DIVERGING = 1e-3
+"""Most transitions that may diverge."""
+FEWEST_DRAWS = 8
 
 
 @dataclass(frozen=True)
 class LearningCoefficient:
-    """An estimate with its error and what says whether to believe it."""
+    """An estimate with its error and what says whether to believe it.
+
+    Parameters
+    ----------
+    value, standard_error, interval
+        Monte Carlo error alone; the 95 % interval is wider by the discretisation error where there is one.
+    rhat, ess
+        The worse of n beta L and of the scale of the weights.
+    baseline, other_baseline
+        L(w*) and where it comes from; the estimate with the other one, where there are two.
+    truth
+        The known lambda. At finite n the estimate differs from it.
+    finite_n_reference
+        The exact n beta (E[L] - L(w*)) at this n, where the model knows it.
+    error_budget
+        ``monte_carlo`` (standard error), ``discretisation`` (what is left of a step size's bias), ``localisation`` (change
+        from gamma to gamma/10), ``finite_n`` (lambda less the exact finite-n value, or less the estimate) and ``baseline``
+        (change with the other baseline); None: not known, 0: none.
+    sampler, settings, second
+        What made the draws, and how many; what a sampler of another kind says.
+    """
 
     value: float
     standard_error: float
@@ -38,7 +64,12 @@ class LearningCoefficient:
     trusted: bool
     warnings: list[str]
     truth: dict[str, Any] | None
-    other_baseline: dict[str, Any] | None = field(default=None)
+    other_baseline: dict[str, Any] | None = None
+    finite_n_reference: dict[str, Any] | None = None
+    error_budget: dict[str, float | None] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    second: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; not-a-number becomes null."""
@@ -50,102 +81,188 @@ class LearningCoefficient:
         return estimate_html(self)
 
 
-def baselines(target: Posterior) -> dict[str, dict[str, Any]]:
-    """Loss at the known population optimum, where there is one, and at the empirical minimum next to it."""
-    model, found = target.model, {}
-    minimum = reference_point(model, target.center)
-    if model.optimum is not None:
-        loss = float(loss_and_gradient(model, model.unconstrain(model.optimum))[0])
-        where = model.facts.get("center", "the model's population optimum")
-        found["optimum"] = {"value": loss, "source": f"empirical loss at {where}"}
-    source = f"empirical minimum by L-BFGS, gradient norm {minimum.gradient_norm:.1e}"
-    return found | {"minimum": {"value": minimum.loss, "source": source}}
+@dataclass(frozen=True)
+class Chains:
+    """Draws (chain, draw) of n beta (L - L*) and of the squared norm, of the chains that are not lost."""
+
+    excess: np.ndarray
+    size: np.ndarray
+    num_lost: int
+    diverging: float
+    num_gradients: float
+
+    @property
+    def rhat(self) -> float:
+        """The larger one."""
+        return max(rhat(self.excess), rhat(self.size))
+
+    @property
+    def ess(self) -> float:
+        """The smaller one."""
+        return min(ess(self.excess), ess(self.size))
+
+    def doubts(self) -> list[str]:
+        """Reasons not to believe their mean."""
+        found = []
+        if not self.rhat < RHAT_LIMIT:
+            found.append(f"R-hat of n beta L or of the squared norm is {self.rhat:.3f}, not below {RHAT_LIMIT}")
+        if not self.ess >= ESS_LIMIT:
+            found.append(
+                f"effective sample size of n beta L or of the squared norm is {self.ess:.0f}, below {ESS_LIMIT:.0f}"
+            )
+        if self.num_lost:
+            found.append(f"{self.num_lost} of {self.num_lost + len(self.excess)} chains were lost and left out")
+        if self.diverging > DIVERGING:
+            found.append(f"{self.diverging:.2%} of the transitions diverged")
+        value, error = float(self.excess.mean()), mean_error(self.excess, False)
+        if value < -3 * error:
+            found.append(
+                "negative: w* is no minimum but a saddle or a slope, and the draws find smaller losses than L(w*)"
+            )
+        return found
 
 
 def learning_coefficient(
-    tree: xr.DataTree, target: Posterior | None = None, baseline: str | None = None, seconds: float | None = None
+    run: xr.DataTree | Model | Posterior,
+    target: Posterior | None = None,
+    baseline: str | None = None,
+    seconds: float | None = None,
+    **settings: Any,
 ) -> LearningCoefficient:
-    """Estimate the learning coefficient along the chains of a run (a time average).
+    """Measure the learning coefficient of a model, or estimate it along the chains of a run (a time average).
 
     Parameters
     ----------
-    tree
-        Result of ``simulate`` with the observable ``loss``.
+    run
+        A model or a posterior: sampler, step size, burn-in and length are chosen; beta is 1/log n for a model. Or a result
+        of ``simulate`` with the observable ``loss``.
     target
         The run's target; found by its manifest by default.
     baseline
         ``"optimum"`` (the default where the model names one) or ``"minimum"``.
     seconds
-        Wall time to report.
+        Wall time to report, of a run.
+    settings
+        Those of ``settings.LLC``, and ``key``, ``folder`` and ``progress``, for a model.
 
     Raises
     ------
     InputError
         If there are too few draws, or the baseline is not to be had.
     """
-    target = target_of(tree) if target is None else target
-    known = baselines(target)
-    baseline = ("optimum" if "optimum" in known else "minimum") if baseline is None else baseline
-    if baseline not in known:
-        raise InputError(f"baseline is {baseline!r}: it must be one of {', '.join(known)}")
-    if "posterior" not in tree or tree["posterior"].sizes["draw"] < 8:
-        raise InputError("too few draws for an estimate: a chain needs at least 8")
-    scale = np.asarray(target.scale, float)
+    if not isinstance(run, xr.DataTree):
+        from .measure import measure
+
+        return measure(run, baseline=baseline, **settings)[0]
+    if settings:
+        raise InputError(f"{', '.join(settings)}: a run has its settings already; give a model to choose them")
+    target = target_of(run) if target is None else target
+    known, name = baselines(target, baseline)
+    chains = read_chains(run, target, known[name]["value"])
+    law = json.loads(run.attrs["manifest"])["dynamics"]["law"]
+    doubts = chains.doubts()
+    if law == "approximate":
+        doubts.append("the sampler is biased at its step size; the bias is not measured here")
+    if law == "none":
+        doubts.append("the dynamics does not target the posterior: this is n beta (E[L] - L*) of its own law")
+    if run.attrs["stopped"] != "finished":
+        doubts.append(f"the run was stopped early ({run.attrs['stopped']})")
+    return summarise(chains, target, known, name, doubts, seconds)
+
+
+def summarise(
+    chains: Chains,
+    target: Posterior,
+    known: dict[str, dict[str, Any]],
+    name: str,
+    doubts: list[str],
+    seconds: float | None,
+    discretisation: float | None = 0.0,
+    estimate: tuple[float, float] | None = None,
+    **more: Any,
+) -> LearningCoefficient:
+    """An estimate from chains, or one that is made elsewhere, with its budget of errors."""
+    value, error = (float(chains.excess.mean()), mean_error(chains.excess, False)) if estimate is None else estimate
+    low, high = with_error(value, error).interval
+    wider = discretisation or 0.0
+    facts = target.model.truth.get("learning_coefficient")
+    (other,) = [key for key in known if key != name] or [None]
+    moved = 0.0 if other is None else float(np.mean(target.scale)) * (known[name]["value"] - known[other]["value"])
+    reference = finite_n_reference(target, known[name]["value"])
+    exact = value if reference is None else reference["value"]
+    budget = {
+        "monte_carlo": error,
+        "discretisation": discretisation,
+        "localisation": 0.0 if float(target.localization) == 0 else None,
+        "finite_n": None if facts is None else facts.value - exact,
+        "baseline": None if other is None else moved,
+    }
+    budget |= more.pop("error_budget", {})
+    return LearningCoefficient(
+        value=value,
+        standard_error=error,
+        interval=(low - wider, high + wider),
+        rhat=chains.rhat,
+        ess=chains.ess,
+        baseline=known[name],
+        num_gradients=chains.num_gradients,
+        seconds=seconds,
+        trusted=not doubts,
+        warnings=doubts,
+        truth=None if facts is None else {"value": facts.value, "source": facts.source},
+        other_baseline=None if other is None else known[other] | {"estimate": value + moved},
+        finite_n_reference=reference,
+        error_budget=budget,
+        **more,
+    )
+
+
+def baselines(target: Posterior, wanted: str | None = None) -> tuple[dict[str, dict[str, Any]], str]:
+    """Loss at the known population optimum, where there is one, and at the empirical minimum next to it; the wanted one."""
+    model, found = target.model, {}
+    if model.optimum is not None:
+        loss = float(loss_and_gradient(model, model.unconstrain(model.optimum))[0])
+        where = model.facts.get("center", "the model's population optimum")
+        found["optimum"] = {"value": loss, "source": f"empirical loss at {where}"}
+    if not found or model.num_parameters <= LARGE or wanted == "minimum":
+        minimum = reference_point(model, target.center)
+        source = f"empirical minimum by L-BFGS, gradient norm {minimum.gradient_norm:.1e}"
+        source += "" if found else "; the model names no optimum"
+        found["minimum"] = {"value": minimum.loss, "source": source}
+    name = next(iter(found)) if wanted is None else wanted
+    if name not in found:
+        raise InputError(f"baseline is {name!r}: it must be one of {', '.join(found)}")
+    return found, name
+
+
+def finite_n_reference(target: Posterior, baseline: float) -> dict[str, Any] | None:
+    """The exact n beta (E[L] - L*), where the model declares E[L]."""
+    declared = getattr(target.model, "expected_loss", None)
+    exact = None if declared is None or np.ndim(target.inverse_temperature) else declared(target)
+    if exact is None:
+        return None
+    return {"value": float(target.scale) * (exact - baseline), "source": "closed form or quadrature of the model file"}
+
+
+def read_chains(tree: xr.DataTree, target: Posterior, baseline: float, left_out: float = 0.0) -> Chains:
+    """Chains of a run, without the first share of their draws."""
+    if "posterior" not in tree or tree["posterior"].sizes["draw"] < FEWEST_DRAWS:
+        raise InputError(f"too few draws for an estimate: a chain needs at least {FEWEST_DRAWS}")
     kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
     if not kept.any():
         raise InputError("every chain was lost: take a smaller step")
+    first = int(left_out * tree["posterior"].sizes["draw"])
+    scale = np.asarray(target.scale, float)
     scale = scale[kept, None] if scale.ndim else scale
-    draws = scale * (np.asarray(tree["posterior"]["loss"].values, float)[kept] - known[baseline]["value"])
-    size = (
-        np.asarray(tree["posterior"]["squared_norm"].values, float)[kept]
-        if "squared_norm" in tree["posterior"]
-        else draws
-    )
-    value, error = float(draws.mean()), mean_error(draws, False)
-    worst_rhat, worst_ess = max(rhat(draws), rhat(size)), min(ess(draws), ess(size))
-    half = float(stats.norm.ppf(0.975)) * error
-    doubts = _doubts(tree, kept, worst_rhat, worst_ess)
-    facts = target.model.truth.get("learning_coefficient")
-    (other,) = [name for name in known if name != baseline] or [None]
-    shift = None
-    if other is not None:
-        moved = float(np.mean(scale)) * (known[baseline]["value"] - known[other]["value"])
-        shift = known[other] | {"estimate": value + moved}
-    return LearningCoefficient(
-        value,
-        error,
-        (value - half, value + half),
-        worst_rhat,
-        worst_ess,
-        known[baseline],
-        float(tree["sample_stats"].to_dataset()["num_gradients"].values.sum()),
-        seconds,
-        not doubts,
-        doubts,
-        None if facts is None else {"value": facts.value, "source": facts.source},
-        shift,
-    )
-
-
-def _doubts(tree: xr.DataTree, kept: np.ndarray, worst_rhat: float, worst_ess: float) -> list[str]:
-    """Reasons not to believe the number."""
-    law = json.loads(tree.attrs["manifest"])["dynamics"]["law"]
-    found = []
-    if not worst_rhat < RHAT_LIMIT:
-        found.append(f"R-hat of n beta L or of the squared norm is {worst_rhat:.3f}, not below {RHAT_LIMIT}")
-    if not worst_ess >= ESS_LIMIT:
-        found.append(
-            f"effective sample size of n beta L or of the squared norm is {worst_ess:.0f}, below {ESS_LIMIT:.0f}"
-        )
-    if not kept.all():
-        found.append(f"{int((~kept).sum())} of {kept.size} chains were lost and left out")
-    if law == "approximate":
-        found.append("the sampler is biased at its step size; the bias is not measured here")
-    if law == "none":
-        found.append("the dynamics does not target the posterior: this is n beta (E[L] - L*) of its own law")
+    draws = {name: np.asarray(tree["posterior"][name].values, float)[kept, first:] for name in _recorded(tree)}
     stats_group = tree["sample_stats"].to_dataset()
-    if "diverging" in stats_group and (rate := float(stats_group["diverging"].values.mean())) > 1e-3:
-        found.append(f"{rate:.2%} of the transitions diverged")
-    if tree.attrs["stopped"] != "finished":
-        found.append(f"the run was stopped early ({tree.attrs['stopped']})")
-    return found
+    diverging = float(stats_group["diverging"].values.mean()) if "diverging" in stats_group else 0.0
+    gradients = float(stats_group["num_gradients"].values.sum())
+    excess = scale * (draws["loss"] - baseline)
+    return Chains(excess, draws.get("squared_norm", excess), int((~kept).sum()), diverging, gradients)
+
+
+def _recorded(tree: xr.DataTree) -> list[str]:
+    if "loss" not in tree["posterior"]:
+        raise InputError("this run has not recorded the observable 'loss'")
+    return [name for name in ("loss", "squared_norm") if name in tree["posterior"]]

@@ -6,7 +6,7 @@ from typing import Literal
 
 DYNAMICS = ("sgd", "sgld", "sgd-shuffled", "sgd-momentum", "adam")
 KNOWN_DYNAMICS = (*DYNAMICS, "gradient-descent")
-SAMPLERS = ("auto", "exact", "grid", "nuts", "sgld")
+SAMPLERS = ("auto", "exact", "grid", "nuts", "mala", "mclmc", "sgld", "rmsprop-sgld", "adam-sgld", "sghmc", "sgnht")
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,15 @@ class Compare:
 
 @dataclass(frozen=True)
 class LLC:
-    """How the learning coefficient is estimated."""
+    """How the learning coefficient is measured. What is not given is chosen."""
 
     sampler: str = "auto"
-    """auto, exact (the model's own), grid (two parameters at most), nuts or sgld."""
+    """auto, exact (the model's own), grid (two parameters at most), nuts, mala, mclmc (with Metropolis test); with a bias of
+    their step size: sgld, rmsprop-sgld, adam-sgld, sghmc, sgnht."""
+    precision: float = 0.02
+    """Wanted standard error, relative to the estimate."""
+    max_seconds: float = 120.0
+    """After this wall time the answer is given with what there is."""
     inverse_temperature: float | None = None
     """beta; 1/log n by default."""
     localization: float = 0.0
@@ -52,17 +57,33 @@ class LLC:
     baseline: Literal["optimum", "minimum"] | None = None
     """L(w*): the loss at the model's optimum (the default where it names one) or at the empirical minimum."""
     num_chains: int = 8
-    """Independent chains."""
-    num_draws: int = 1000
-    """Draws of each chain."""
-    num_warmup: int = 500
-    """Steps before the first draw."""
+    """Independent chains; of samplers with a step-size bias, at each of three step sizes."""
+    num_draws: int = 300
+    """Draws of each chain at first; doubled until the estimate is as precise as wanted. A third of them is left out."""
     step_size: float | None = None
-    """Step size of sgld; 0.1 over the sharpest curvature by default."""
+    """Largest step size of samplers with a bias; found by Metropolis acceptance by default."""
+    batch_size: int | None = None
+    """Examples a step of the stochastic-gradient samplers; all by default (their sufficient statistics, where there are some)."""
     initial_scale: float = 1.0
     """Chains start from prior draws times this."""
+    second: bool = True
+    """Ask a sampler of another kind too, where the first is not the model's exact one."""
+
+
+@dataclass(frozen=True)
+class FreeEnergy:
+    """How the free energy is estimated."""
+
+    inverse_temperature: float = 1.0
+    """beta; at 1 the answer is the log evidence."""
+    num_particles: int = 2000
+    """Particles of each replicate."""
+    num_moves: int | None = None
+    """k: trajectories of each particle a stage; the answer is made with 2k. Found by a pilot run by default."""
+    num_replicates: int = 4
+    """Independent runs with k and with 2k."""
     max_seconds: float | None = None
-    """Stop sampling after this wall time and answer with what there is."""
+    """After this wall time no further replicate is begun, once there are two of each."""
 
 
 @dataclass(frozen=True)
@@ -81,5 +102,5 @@ class Run:
     """Continue the run in this folder; give the other settings as before."""
     json: str | None = None
     """Also write the answer as JSON to this file, or to standard output for -."""
-    precision: Literal["float32", "float64"] | None = None
-    """Floating-point numbers; float32 for compare, float64 for llc by default."""
+    dtype: Literal["float32", "float64"] | None = None
+    """Floating-point numbers; float32 for compare, float64 for the other verbs by default."""

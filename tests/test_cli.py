@@ -28,6 +28,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 def fails(capsys, *arguments):
     """Run, expect exit status 2 and one line; return it."""
+    capsys.readouterr()
     assert run(list(arguments)) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
@@ -111,11 +112,9 @@ def test_llc_prints_only_json_on_standard_output(capsys):
         "4",
         "--num-draws",
         "200",
-        "--num-warmup",
-        "20",
         "--json",
         "-",
-        "--precision",
+        "--dtype",
         "float32",
     ]
     assert run(["llc", DLN, *arguments]) == 0
@@ -193,7 +192,7 @@ def test_lost_chains_mean_no_verdict(capsys):
 def test_a_checkpoint_takes_the_place_of_the_optimum(capsys):
     values = {"W1": np.eye(3, 4), "W2": np.eye(3)}
     np.savez("checkpoint.npz", **values)
-    short = ["--num-chains", "4", "--num-draws", "50", "--num-warmup", "10", "--localization", "100"]
+    short = ["--num-chains", "4", "--num-draws", "50", "--precision", "1", "--localization", "100"]
     assert run(["llc", DLN, "--center", "checkpoint.npz", *short, "--json", "at.json"]) == 0
     found = json.loads(Path("at.json").read_text())
     assert found["model"]["center"] == "checkpoint.npz"

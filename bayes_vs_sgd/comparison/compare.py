@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..curvature import reference_point
-from ..diagnostics import Quality, finite_or_none, quality
+from ..diagnostics import Quality, finite_or_none, mean_error, quality
 from ..errors import InputError
 from ..manifest import target_of
 from ..observables import Observable, available, select
@@ -18,7 +18,7 @@ from ..posterior import Posterior
 from ..results import final_positions
 from ..start import value_shapes
 from . import verdict as rules
-from .effects import MARGINS, Effect, Sample, location_and_scale, mean_error, scalar_draws
+from .effects import MARGINS, Effect, Sample, location_and_scale, scalar_draws
 from .prediction import held_out_prediction
 from .spectrum import Spectrum
 from .stationarity import ENSEMBLE, is_ensemble, law, unsettled

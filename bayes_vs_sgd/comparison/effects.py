@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from arviz_stats.base.array import array_stats
 from scipy import stats
 
-from ..diagnostics import finite_or_none
+from ..diagnostics import finite_or_none, mean_error
 
 MARGINS = {"mean": 0.2, "median": 0.2, "log_sd_ratio": 0.1, "log_mad_ratio": 0.1, "log_temperature": 0.2}
 """Differences that do not matter: in sd of the reference, or in logarithm."""
@@ -66,15 +65,6 @@ class Effect:
     def to_json(self) -> dict[str, Any]:
         """Plain values; not-a-number becomes null."""
         return finite_or_none(asdict(self) | {"interval": self.interval, "inside": self.inside})
-
-
-def mean_error(psi: np.ndarray, independent: bool) -> float:
-    """Standard error of the mean of psi (chain, draw); chains are independent, draws of a chain need not be."""
-    if independent:
-        return float(psi.std(ddof=1) / np.sqrt(psi.size))
-    if np.ptp(psi) == 0:
-        return 0.0
-    return float(np.asarray(array_stats.mcse(psi, chain_axis=0, draw_axis=1, method="mean")))
 
 
 @dataclass(frozen=True)

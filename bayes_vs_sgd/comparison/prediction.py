@@ -20,9 +20,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
+from ..diagnostics import mean_error
 from ..posterior import Posterior
 from ..results import final_positions
-from .effects import mean_error
 from .stationarity import is_ensemble
 
 MOST_DRAWS, MOST_DENSITIES = 4000, 2**25

@@ -5,7 +5,6 @@ from zlib import crc32
 
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -13,10 +12,8 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from scipy import stats
 
 from ..comparison.compare import Comparison
-from ..comparison.effects import LEVEL, scalar_draws
+from ..comparison.effects import LEVEL
 from ..comparison.spectrum import Spectrum
-from ..learning_coefficient import LearningCoefficient
-from ..posterior import Posterior
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, which read on light and dark and for all eyes."""
@@ -147,25 +144,3 @@ KINDS = {
     "log_mad_ratio": "spread",
     "log_temperature": "temperature",
 }
-
-
-def running_mean_figure(tree: xr.DataTree, found: LearningCoefficient, target: Posterior) -> Figure:
-    """Running mean of n beta (L - L*) along each chain of a run, the interval of the estimate, and the known value."""
-    draws = float(np.mean(target.scale)) * (scalar_draws(tree, "loss") - found.baseline["value"])
-    figure = new_figure(5.5, 3)
-    axes = figure.subplots()
-    count = np.arange(1, draws.shape[1] + 1)
-    means = np.cumsum(draws, axis=1) / count
-    for chain in means:
-        axes.plot(count, chain, color=COLOURS[0], linewidth=0.8, alpha=0.6)
-    axes.axhspan(*found.interval, color=GREY, alpha=0.35, linewidth=0)
-    known = [found.truth["value"]] if found.truth else []
-    for value in known:
-        axes.axhline(value, color=GREY, linewidth=1, linestyle="--")
-    late = means[:, len(count) // 20 :]
-    reach = [*np.quantile(late[np.isfinite(late)], [0.0, 1.0]), *found.interval, *known]
-    room = 0.1 * (max(reach) - min(reach) + 1e-12)
-    axes.set_ylim(min(reach) - room, max(reach) + room)
-    axes.set_xlabel("draws of a chain")
-    axes.set_ylabel("running mean")
-    return figure

@@ -3,6 +3,7 @@
 from html import escape
 
 from ..comparison.compare import Comparison
+from ..free_energy import FreeEnergy
 from ..learning_coefficient import LearningCoefficient
 from .figures import NAMES, forest_figure, spectrum_figure
 from .page import svg
@@ -35,5 +36,18 @@ def estimate_html(found: LearningCoefficient) -> str:
     }
     if found.truth:
         rows["known lambda"] = f"{found.truth['value']:g} ({found.truth['source']})"
+    return table_html(rows)
+
+
+def free_energy_html(found: FreeEnergy) -> str:
+    """The log evidence by each method, and what says whether to believe it."""
+    rows = {"log evidence": str(found.log_evidence), "integration": str(found.thermodynamic_integration)}
+    more = {"learning coefficient": found.learning_coefficient, "multiplicity": found.multiplicity, "WAIC": found.waic}
+    rows |= {name: str(value) for name, value in more.items() if value is not None}
+    return table_html(rows | {"trusted": "yes" if found.trusted else "no: " + "; ".join(found.warnings)})
+
+
+def table_html(rows: dict[str, str]) -> str:
+    """Names and values."""
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
     return f"<table>{cells}</table>"

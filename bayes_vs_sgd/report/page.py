@@ -18,11 +18,15 @@ from ..comparison.control import Control
 from ..comparison.run import Study
 from ..comparison.spectrum import Spectrum
 from ..comparison.stationarity import has_path
+from ..free_energy import FreeEnergy
 from ..learning_coefficient import LearningCoefficient
+from ..model import Model
 from ..posterior import Posterior
-from .figures import NAMES, TWO_SIDED, colour, forest_figure, running_mean_figure, spectrum_figure, temperature_range
+from .estimate_figures import evidence_figure, ladder_figure, running_mean_figure
+from .estimates import free_energy_rows, llc_rows
+from .figures import NAMES, TWO_SIDED, colour, forest_figure, spectrum_figure, temperature_range
 from .laws import density_figure, ecdf_difference_figure, path_figure
-from .tables import control_sentence, legend, llc_rows, number, used_beta, with_error
+from .tables import control_sentence, legend, number, used_beta, with_error
 
 INK = "#010203"
 """Colour of text and frames in the figures, replaced by the page's own, so that they follow light and dark."""
@@ -180,20 +184,36 @@ def posterior(study: Study, comparison: Comparison) -> Posterior:
 
 
 def llc_page(
-    found: LearningCoefficient, tree: xr.DataTree, target: Posterior, model: dict[str, Any], sampler: str, command: str
+    found: LearningCoefficient, tree: xr.DataTree, target: Posterior, model: dict[str, Any], command: str
 ) -> str:
     """HTML of a learning coefficient."""
     figure = running_mean_figure(tree, found, target)
     num_chains = tree["posterior"].sizes["chain"]
     return render(
         "llc.html",
-        answer=f"Learning coefficient {number(found.value, 4)} ± {number(found.standard_error, 2)}",
+        answer=f"Learning coefficient {with_error(found.value, found.standard_error)}",
         found=found,
-        rows=llc_rows(found, sampler, target),
+        rows=llc_rows(found, target),
         chains=svg(figure, f"Running means of {num_chains} chains, which end near {found.value:.3g}"),
         num_chains=num_chains,
+        ladder="step_time" in tree["posterior"].coords,
         model=model,
         truth=target.model.truth,
+        command=command,
+    )
+
+
+def free_energy_page(found: FreeEnergy, model: Model, described: dict[str, Any], command: str) -> str:
+    """HTML of a free energy."""
+    return render(
+        "free_energy.html",
+        answer=f"Log evidence {found.log_evidence} at inverse temperature {found.settings['inverse_temperature']:g}",
+        found=found,
+        rows=free_energy_rows(found, model),
+        evidence=svg(evidence_figure(found), "Log evidence by each method, with its replicates"),
+        ladder=svg(ladder_figure(found, model), "Excess loss in units of the temperature, along the ladder"),
+        model=described,
+        truth=model.truth,
         command=command,
     )
 

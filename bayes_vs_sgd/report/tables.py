@@ -8,13 +8,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from .. import estimate
 from ..comparison.compare import Comparison
 from ..comparison.control import Control
 from ..comparison.effects import Effect
 from ..comparison.spectrum import Spectrum
-from ..learning_coefficient import LearningCoefficient
 from ..observables import GROUPS
-from ..posterior import Posterior
 
 COLOURS = {"match": "green", "mismatch": "red"}
 
@@ -83,8 +82,7 @@ def with_error(value: float | None, standard_error: float | None) -> str:
     """A number to two digits of its error, a dash for none."""
     if value is None or standard_error is None or not np.isfinite([value, standard_error]).all():
         return "-"
-    places = max(1 - int(np.floor(np.log10(standard_error))), 0) if standard_error > 0 else 6
-    return f"{value:.{places}f} ± {standard_error:.{places}f}"
+    return str(estimate.with_error(value, standard_error))
 
 
 def spectrum_table(
@@ -167,33 +165,6 @@ def legend(comparisons: Sequence[Comparison]) -> str:
             "* not shown to be stationary: some observables may still depend on the start; the verdict is of this step."
         )
     return "\n".join(lines)
-
-
-def llc_rows(found: LearningCoefficient, dynamics: str, target: Posterior) -> list[tuple[str, str]]:
-    """The estimate, its errors and what says whether to believe it."""
-    low, high = found.interval
-    rows = [("learning coefficient", f"{found.value:.4g} ± {found.standard_error:.2g} (95 %: {low:.4g} .. {high:.4g})")]
-    if found.truth:
-        known = f"{found.truth['value']:g} ({found.truth['source']}); at finite n the estimate differs from it"
-        rows.append(("known lambda", known))
-    rows.append(("baseline L(w*)", f"{found.baseline['value']:.8g}: {found.baseline['source']}"))
-    if found.other_baseline:
-        other = f"{found.other_baseline['estimate']:.4g}: {found.other_baseline['source']}"
-        rows.append(("with the other baseline", other))
-    beta, scale = float(np.mean(target.inverse_temperature)), float(np.mean(target.scale))
-    rows.append(("target", f"beta {beta:.4g}, n beta {scale:.4g}, localization {float(target.localization):g}"))
-    gradients = f"{found.num_gradients:,.3g} example gradients"
-    rows.append(("sampler", f"{dynamics}: R-hat {found.rhat:.3f}, ESS {found.ess:,.0f}, {gradients}"))
-    rows.append(("trusted", "yes" if found.trusted else "no: " + "; ".join(found.warnings)))
-    return rows
-
-
-def llc_table(found: LearningCoefficient, dynamics: str, target: Posterior) -> Table:
-    """The same on the terminal."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for row in llc_rows(found, dynamics, target):
-        table.add_row(*row)
-    return table
 
 
 def coloured(verdict: str | None) -> Text:

@@ -1,0 +1,372 @@
+r"""Learning coefficient measured without tuning: sampler, step size, burn-in and length are chosen, and errors budgeted.
+
+Chains run from prior draws and are made twice as long until the standard error is as small as wanted; a third of each is
+left out. A sampler whose law is off by its step size runs at three step sizes at once, s, s/2 and s/4 with 1, 2 and 4 times
+as many chains, and the estimate is the value at zero of a line through them; a parabola through them says how far off
+that may be. Where the sampler is not the model's own exact one, particles that come from the prior by tempering
+(``tempered.py``) must give the same value and the same scale of the weights.
+"""
+
+import contextlib
+import json
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from .curvature import hessian_eigenvalues, reference_point
+from .diagnostics import mean_error
+from .dynamics import MALA, NUTS, SGHMC, SGLD, SGNHT, AdamSGLD, AdjustedMCLMC, Dynamics, Grid, RMSpropSGLD
+from .errors import InputError, nearest
+from .estimate import Estimate, from_replicates, with_error
+from .free_energy import REMEMBERED, enough_moves
+from .learning_coefficient import Chains, LearningCoefficient, baselines, read_chains, summarise
+from .model import Model
+from .posterior import Posterior
+from .results import whole
+from .settings import LLC, SAMPLERS
+from .simulate import simulate
+from .tempered import at_particles, tempered
+
+LEFT_OUT = 1 / 3
+"""Share of the draws before the law is taken to be reached."""
+RUNGS = (1.0, 0.5, 0.25)
+"""Step sizes of a ladder; the numbers of chains are inversely proportional."""
+MOST_TEMPERED = 300
+"""Parameters above which the second sampler is not asked."""
+NUM_WARMUP = 500
+"""Steps in which samplers tune themselves."""
+APART = 3.0
+"""Standard errors by which two samplers may differ."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is measured, how, and until when."""
+
+    target: Posterior
+    settings: LLC
+    key: int
+    folder: Path
+    deadline: float
+    progress: bool
+
+    @property
+    def seconds_left(self) -> float:
+        """Wall time that is left."""
+        return self.deadline - time.monotonic()
+
+
+def measure(
+    model: Model | Posterior,
+    *,
+    key: int = 0,
+    folder: str | Path | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> tuple[LearningCoefficient, xr.DataTree]:
+    """Measure n beta (E[L] - L(w*)); also return the draws.
+
+    Parameters
+    ----------
+    model
+        Model, or a posterior that brings its own inverse temperature and localisation.
+    key
+        Seed.
+    folder
+        Where draws are kept; an interrupted measurement there goes on.
+    progress
+        Show it on standard error.
+    settings
+        Fields of ``settings.LLC``.
+
+    Raises
+    ------
+    InputError
+        If a setting cannot be, or no draw is reached in time.
+    """
+    chosen = LLC(**settings)
+    target = model if isinstance(model, Posterior) else posterior(model, chosen)
+    return measure_posterior(target, chosen, key, folder, progress)
+
+
+def measure_posterior(
+    target: Posterior, chosen: LLC, key: int = 0, folder: str | Path | None = None, progress: bool = True
+) -> tuple[LearningCoefficient, xr.DataTree]:
+    """Measure at the given target; of the settings, those of the target are not looked at."""
+    _check(target, chosen)
+    started = time.monotonic()
+    known, name = baselines(target, chosen.baseline)
+    with _place(folder) as kept:
+        job = Job(target, chosen, key, kept, started + chosen.max_seconds, progress)
+        tree, (chains, (value, error), left, doubts) = _until_precise(job, known[name]["value"])
+        budget: dict[str, float | None] = {}
+        if float(target.localization) > 0:
+            budget["localisation"], local = _delocalised(job, tree, known[name]["value"], (value, error))
+            doubts += local
+        second, more = _second(job, tree, chains, known[name]["value"], (value, error))
+        doubts += more
+        made = sampler_of(tree)
+        drawn = {"burn_in": LEFT_OUT, "num_chains": tree["posterior"].sizes["chain"]}
+        drawn |= {"num_draws": tree["posterior"].sizes["draw"], "num_steps": int(tree.attrs["num_steps"])}
+        found = summarise(
+            chains,
+            target,
+            known,
+            name,
+            doubts,
+            time.monotonic() - started,
+            left,
+            (value, error),
+            error_budget=budget,
+            sampler=made,
+            settings=asdict(chosen) | drawn,
+            second=second,
+        )
+        return found, tree.load()
+
+
+def posterior(model: Model, settings: LLC) -> Posterior:
+    """Target at the wanted inverse temperature, 1/log n by default."""
+    beta = settings.inverse_temperature
+    beta = 1 / math.log(max(model.num_examples, 3)) if beta is None else beta
+    if not (np.isfinite(beta) and beta > 0):
+        raise InputError(f"inverse_temperature is {beta}: n beta must be finite and > 0 (1/log n by default)")
+    return Posterior(model, beta, settings.localization)
+
+
+def _check(target: Posterior, settings: LLC) -> None:
+    if settings.num_chains < 2:
+        raise InputError(
+            f"num_chains is {settings.num_chains}: at least two are needed, else nothing says whether a chain has converged"
+        )
+    for name, value in (("precision", settings.precision), ("max_seconds", settings.max_seconds)):
+        if not value > 0:
+            raise InputError(f"{name} is {value}: it must be > 0")
+    if settings.num_draws < 20:
+        raise InputError(f"num_draws is {settings.num_draws}: it must be at least 20")
+    if settings.sampler not in SAMPLERS:
+        raise InputError(f"unknown sampler {settings.sampler!r}: {nearest(settings.sampler, SAMPLERS)}")
+    if settings.batch_size is not None and settings.sampler not in SAMPLERS[SAMPLERS.index("sgld") :]:
+        raise InputError(f"batch_size is for the stochastic-gradient samplers, not for {settings.sampler!r}")
+    if target.inverse_temperature.ndim:
+        raise InputError("a measurement has one inverse temperature")
+
+
+@contextlib.contextmanager
+def _place(folder: str | Path | None) -> Iterator[Path]:
+    """Where draws are kept: the given folder, or one that goes away."""
+    if folder is not None:
+        yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+
+
+def _until_precise(job: Job, baseline: float) -> tuple[xr.DataTree, tuple]:
+    """Run, and double the draws until the estimate is as precise as wanted or the time is up."""
+    dynamics, more = choose(job)
+    num_draws = job.settings.num_draws
+    while True:
+        before = time.monotonic()
+        tree = _run(job, job.target, dynamics, num_draws, "draws", **more)
+        found = _estimate(tree, job.target, baseline)
+        _, (value, error), left, doubts = found
+        reached = error <= job.settings.precision * abs(value) and (left or 0) <= job.settings.precision * abs(value)
+        late = tree.attrs["stopped"] == "max_seconds" or job.seconds_left < time.monotonic() - before
+        if (reached and not doubts) or late:
+            break
+        num_draws *= 2
+    if error > job.settings.precision * abs(value):
+        doubts.append(
+            f"the standard error is {error / abs(value):.1%} after {job.settings.max_seconds:g} s, not the wanted "
+            f"{job.settings.precision:.1%}: give --max-seconds"
+        )
+    if left is not None and left > job.settings.precision * abs(value):
+        doubts.append(f"the step size may still shift the value by {left:.2g}: give a smaller --step-size")
+    return tree, found
+
+
+def _run(job: Job, target: Posterior, dynamics: Dynamics, num_draws: int, name: str, **more: Any) -> xr.DataTree:
+    """Draws of loss and squared norm; those that are there already are kept."""
+    thinning = more.pop("thinning", 1)
+    settings: dict[str, Any] = {"num_chains": job.settings.num_chains, "initial_scale": job.settings.initial_scale}
+    tree = simulate(
+        dynamics,
+        target,
+        key=job.key,
+        num_draws=num_draws,
+        num_steps=num_draws * thinning,
+        observables=["loss", "squared_norm"],
+        folder=job.folder / name,
+        max_seconds=max(job.seconds_left, 0.0),
+        progress=job.progress,
+        **settings | more,
+    )
+    if "posterior" not in whole(tree):
+        raise InputError(
+            f"no draw within {job.settings.max_seconds:g} s: the warm-up alone takes longer; give --max-seconds"
+        )
+    return tree
+
+
+def _estimate(
+    tree: xr.DataTree, target: Posterior, baseline: float
+) -> tuple[Chains, tuple[float, float], float | None, list[str]]:
+    """Chains, the estimate with its error, what is left of the step size's bias, and doubts."""
+    chains = read_chains(tree, target, baseline, LEFT_OUT)
+    if "step_time" not in tree["posterior"].coords:
+        return chains, (float(chains.excess.mean()), mean_error(chains.excess, False)), 0.0, chains.doubts()
+    kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
+    steps = np.asarray(tree["posterior"].to_dataset()["step_time"])[kept]
+    rungs, values, errors, doubts = np.unique(steps), [], [], []
+    for step in rungs:
+        part = Chains(chains.excess[steps == step], chains.size[steps == step], chains.num_lost, 0.0, 0.0)
+        values.append(part.excess.mean())
+        errors.append(mean_error(part.excess, False))
+        doubts += [f"step size {step:.2g}: {doubt}" for doubt in part.doubts()]
+    if len(rungs) < len(RUNGS):
+        doubts.append("every chain of the largest step size was lost")
+    finest = Chains(
+        chains.excess[steps == rungs[0]], chains.size[steps == rungs[0]], chains.num_lost, 0.0, chains.num_gradients
+    )
+    estimate, left = extrapolate(rungs ** bias_order(sampler_of(tree)), np.array(values), np.array(errors))
+    return finest, (estimate.value, estimate.standard_error), left, doubts
+
+
+def extrapolate(steps: np.ndarray, values: np.ndarray, errors: np.ndarray) -> tuple[Estimate, float | None]:
+    """Value at step 0 of the line of weighted least squares, and its distance from that of the parabola through three."""
+    if len(steps) < 2:
+        return with_error(values[0], errors[0]), None
+    design = np.stack([np.ones_like(steps), steps / steps.max()], axis=1) / errors[:, None]
+    covariance = np.linalg.inv(design.T @ design)
+    intercept = float((covariance @ design.T @ (values / errors))[0])
+    left = None
+    if len(steps) > 2:
+        left = abs(intercept - float(np.polyfit(steps / steps.max(), values, 2)[-1]))
+    return with_error(intercept, float(np.sqrt(covariance[0, 0]))), left
+
+
+def choose(job: Job) -> tuple[Dynamics, dict[str, Any]]:
+    """Return the sampler that is asked for, or the best that the model has: its exact one, a grid, NUTS; and how it is run."""
+    target, settings, name = job.target, job.settings, job.settings.sampler
+    model = target.model
+    if name == "auto":
+        if model.exact_sampler is not None:
+            name = "exact"
+        elif model.num_parameters <= 2:
+            with contextlib.suppress(InputError):  # a law too narrow for the grid
+                return Grid().prepare(target), {}
+        name = "nuts" if name == "auto" else name
+    if name == "exact":
+        if model.exact_sampler is None:
+            raise InputError("this model declares no exact sampler: give --sampler nuts")
+        return model.exact_sampler, {}
+    if name == "grid":
+        return Grid(), {}
+    if name in ("nuts", "mala", "mclmc"):
+        return {"nuts": NUTS, "mala": MALA, "mclmc": AdjustedMCLMC}[name](), {"num_warmup": NUM_WARMUP}
+    step = settings.step_size or safe_step_size(target, name)
+    counts = [round(settings.num_chains / rung) for rung in RUNGS]
+    steps = np.repeat(step * np.array(RUNGS), counts)
+    kinds = {"sgld": SGLD, "rmsprop-sgld": RMSpropSGLD, "adam-sgld": AdamSGLD, "sghmc": SGHMC, "sgnht": SGNHT}
+    dynamics = kinds[name](steps, batch_size=settings.batch_size)
+    return dynamics, {"num_chains": len(steps), "thinning": 20, "num_warmup": NUM_WARMUP * dynamics.adaptive}
+
+
+def safe_step_size(target: Posterior, name: str) -> float:
+    """Step size at which the sharpest direction near the minimum, of curvature h of -log p, is followed well.
+
+    A tenth of 1/h for overdamped samplers, of 1/(G h) with their preconditioner G at temperature 1/(n beta), and a step of
+    underdamped ones that drifts as far: sqrt(2 epsilon).
+    """
+    scale, minimum = float(target.scale), reference_point(target.model, target.center)
+    sharpness = max(float(hessian_eigenvalues(target.model, minimum.position)[-1]), 0.0)
+    curvature = scale * sharpness + 1.0 + float(target.localization)
+    if name in ("rmsprop-sgld", "adam-sgld"):
+        curvature /= float(RMSpropSGLD().damping) + math.sqrt(sharpness / scale)
+    epsilon = 0.1 / curvature
+    return math.sqrt(2 * epsilon) if name in ("sghmc", "sgnht") else epsilon
+
+
+def _delocalised(
+    job: Job, tree: xr.DataTree, baseline: float, here: tuple[float, float]
+) -> tuple[float | None, list[str]]:
+    """Change of the estimate when gamma is a tenth, and what follows."""
+    loose = Posterior(
+        job.target.model, job.target.inverse_temperature, job.target.localization / 10, _center(job.target)
+    )
+    dynamics, more = choose(Job(loose, job.settings, job.key, job.folder, job.deadline, job.progress))
+    other = _run(job, loose, dynamics, job.settings.num_draws, "looser", **more)
+    if other["posterior"].sizes["draw"] < 20:
+        return None, ["no time was left to see what the localisation does"]
+    _, (value, error), _, _ = _estimate(other, loose, baseline)
+    change = value - here[0]
+    doubts = []
+    if abs(change) > APART * np.hypot(error, here[1]) and abs(change) > job.settings.precision * abs(here[0]):
+        doubts.append(
+            f"at a tenth of the localization the value is {value:.4g} ± {error:.2g}: gamma = "
+            f"{float(job.target.localization):g} is part of the answer, too strong to be local"
+        )
+    return change, doubts
+
+
+def _center(target: Posterior) -> dict[str, Any] | None:
+    return None if target.center is None else target.model.constrain(target.center)
+
+
+def _second(
+    job: Job, tree: xr.DataTree, chains: Chains, baseline: float, first: tuple[float, float]
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """What tempered particles say of n beta (L - L*) and of the log of the squared norm, and where they differ."""
+    exact = sampler_of(tree)["dynamics"] in ("Grid", type(job.target.model.exact_sampler).__name__)
+    if exact or not job.settings.second:
+        return None, []
+    if job.target.model.num_parameters > MOST_TEMPERED:
+        return None, [f"one sampler alone: particles are asked too up to {MOST_TEMPERED} parameters"]
+    found, doubts = by_tempering(job.target, job.key, baseline)
+    size = np.log(chains.size)
+    pairs = {
+        "n beta L": (found["value"], first),
+        "the log squared norm": (found["log_squared_norm"], (float(size.mean()), mean_error(size, False))),
+    }
+    for what, (other, (value, error)) in pairs.items():
+        if not abs(other.value - value) <= APART * np.hypot(other.standard_error, error):
+            doubts.append(f"tempered particles give {other} for {what}, the chains {with_error(value, error)}")
+    return {"sampler": "tempered sequential Monte Carlo"} | {k: asdict(v) for k, v in found.items()}, doubts
+
+
+def by_tempering(
+    target: Posterior, key: int, baseline: float, num_particles: int = 1000, num_replicates: int = 4
+) -> tuple[dict[str, Estimate], list[str]]:
+    """N beta (E[L] - L*) and the mean log squared norm by particles from the prior, with reasons not to believe them."""
+    seed = jax.random.key(key)
+    num_moves = 2 * enough_moves(target, num_particles, 0.8, jax.random.fold_in(seed, 2))
+    keys = jax.random.split(jax.random.fold_in(seed, 3), num_replicates)
+    runs = [tempered(target, k, num_particles, num_moves, 0.8) for k in keys]
+    values, sizes = [], []
+    for run in runs:
+        losses, norms = (at_particles(target, run.particles, name) for name in ("loss", "squared_norm"))
+        values.append(float(target.scale) * float(run.weights @ (losses - baseline)))
+        sizes.append(float(run.weights @ np.log(norms)))
+    memory = max(float(run.memory.max()) for run in runs)
+    doubts = [] if memory <= REMEMBERED else [f"tempered particles still remember {memory:.2f} of the likelihood"]
+    return {"value": from_replicates(values), "log_squared_norm": from_replicates(sizes)}, doubts
+
+
+def sampler_of(tree: xr.DataTree) -> dict[str, Any]:
+    """Name and settings of what made a run."""
+    found = json.loads(tree.attrs["manifest"])["dynamics"]
+    return {"dynamics": found.pop("name"), **found}
+
+
+def bias_order(sampler: dict[str, Any]) -> int:
+    """Order of the step size's bias: 2 of symmetric splittings with exact gradients, else 1."""
+    return 2 if sampler["dynamics"] in ("SGHMC", "SGNHT") and sampler["batch_size"] is None else 1

@@ -1,0 +1,123 @@
+"""Learning coefficient and free energy as rows of names and values, for the terminal and the page."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.table import Table
+
+from ..estimate import Estimate, from_replicates, with_error
+from ..free_energy import FreeEnergy
+from ..learning_coefficient import LearningCoefficient
+from ..model import Model
+from ..posterior import Posterior
+
+
+def llc_rows(found: LearningCoefficient, target: Posterior) -> list[tuple[str, str]]:
+    """The estimate, its errors and what says whether to believe it."""
+    low, high = found.interval
+    rows = [("learning coefficient", f"{found.value:.4g} ± {found.standard_error:.2g} (95 %: {low:.4g} .. {high:.4g})")]
+    if found.finite_n_reference:
+        reference = found.finite_n_reference
+        rows.append(("exact at this n", f"{reference['value']:.4g} ({reference['source']})"))
+    if found.truth:
+        known = f"{found.truth['value']:g} ({found.truth['source']}); at finite n the estimate differs from it"
+        rows.append(("known lambda", known))
+    rows.append(("baseline L(w*)", f"{found.baseline['value']:.8g}: {found.baseline['source']}"))
+    if found.other_baseline:
+        other = f"{found.other_baseline['estimate']:.4g}: {found.other_baseline['source']}"
+        rows.append(("with the other baseline", other))
+    beta, scale = float(np.mean(target.inverse_temperature)), float(np.mean(target.scale))
+    rows.append(("target", f"beta {beta:.4g}, n beta {scale:.4g}, localization {float(target.localization):g}"))
+    gradients = f"{found.num_gradients:,.3g} example gradients"
+    name = found.sampler.get("dynamics", "sampler")
+    rows.append(("sampler", f"{name}: R-hat {found.rhat:.3f}, ESS {found.ess:,.0f}, {gradients}"))
+    if found.second:
+        value = with_error(found.second["value"]["value"], found.second["value"]["standard_error"])
+        rows.append(("second sampler", f"{value} by {found.second['sampler']}"))
+    if found.error_budget:
+        rows += [(f"error: {name.replace('_', ' ')}", budget_line(name, found)) for name in found.error_budget]
+    rows.append(("trusted", "yes" if found.trusted else "no: " + "; ".join(found.warnings)))
+    return rows
+
+
+BUDGET = {
+    "monte_carlo": "standard error, by the effective sample size",
+    "discretisation": "that the step size may still have",
+    "localisation": "change at a tenth of gamma",
+    "finite_n": "lambda less the value at this n",
+    "baseline": "change with the other baseline",
+}
+
+
+def budget_line(name: str, found: LearningCoefficient) -> str:
+    """One part of the budget of errors, absolute and relative."""
+    value = found.error_budget[name]
+    if value is None:
+        return f"not known ({BUDGET[name]})"
+    if value == 0:
+        return "none"
+    relative = f", {abs(value / found.value):.1%}" if found.value else ""
+    return f"{value:+.2g}{relative} ({BUDGET[name]})".replace("+", "", name in ("monte_carlo", "discretisation"))
+
+
+def llc_table(found: LearningCoefficient, target: Posterior) -> Table:
+    """The same on the terminal."""
+    return rows_table(llc_rows(found, target))
+
+
+def rows_table(rows: Sequence[tuple[str, str]]) -> Table:
+    """Names and values."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def free_energy_rows(found: FreeEnergy, model: Model) -> list[tuple[str, str]]:
+    """Every estimate with its 95 % interval, and what says whether to believe it."""
+    settings, truth = found.settings, model.truth
+    beta, n = settings["inverse_temperature"], model.num_examples
+
+    def line(estimate: Estimate | None, note: str = "") -> str:
+        if estimate is None:
+            return f"not known {note}"
+        low, high = estimate.interval
+        return f"{estimate} (95 %: {low:.5g} .. {high:.5g}) {note}".rstrip()
+
+    rows = [(f"log evidence at beta {beta:g}", line(found.log_evidence))]
+    rows.append(("with k moves", f"{from_replicates(found.replicates['moves'])} (k = {settings['num_moves']})"))
+    rows.append(("thermodynamic integration", line(found.thermodynamic_integration)))
+    if found.asymptotic_log_evidence is not None:
+        rows.append(("asymptotic form", f"{found.asymptotic_log_evidence:.5g}, known up to a constant of order 1"))
+    rows.append(("WBIC, of -log evidence", line(found.wbic, "" if found.wbic else "(beta is below 1/log n)")))
+    for name in ("learning_coefficient", "multiplicity"):
+        fitted = getattr(found, name)
+        note = "(n beta is too small, or there is a localization)" if fitted is None else ""
+        known = f"; known: {truth[name].value:g}" if name in truth else ""
+        rows.append((name.replace("_", " "), line(fitted, note) + known))
+    rows.append(("singular fluctuation", line(found.singular_fluctuation)))
+    rows.append(("functional variance", line(found.functional_variance)))
+    rows.append(("WAIC, an example", line(found.waic)))
+    rows.append(("cumulants of n beta (L - L*)", ", ".join(str(c) for c in found.cumulants)))
+    names = {"training": "training loss - L*", "held_out": "held-out loss - L*"}
+    names |= {"distance_on_data": "E|f - f*|^2 on the data", "distance_off_data": "E|f - f*|^2 off the data"}
+    rows += [(names[name], line(value)) for name, value in found.losses.items()]
+    if "learning_coefficient" in truth:
+        rows.append(
+            ("lambda / n", f"{truth['learning_coefficient'].value / n:.3g}: mean of the held-out one, at beta 1")
+        )
+    rows.append(("baseline L*", f"{found.baseline['value']:.8g}: {found.baseline['source']}"))
+    quality = (
+        f"{found.num_stages} stages, acceptance at least {found.acceptance_rate:.2f}, likelihood remembered at most "
+    )
+    quality += f"{found.memory:.2f}, {settings['num_replicates']} x {settings['num_particles']:,} particles"
+    rows.append(
+        ("sampler", f"tempered sequential Monte Carlo: {quality}, {found.num_gradients:,.3g} example gradients")
+    )
+    rows.append(("trusted", "yes" if found.trusted else "no: " + "; ".join(found.warnings)))
+    return rows
+
+
+def free_energy_table(found: FreeEnergy, model: Model) -> Table:
+    """The same on the terminal."""
+    return rows_table(free_energy_rows(found, model))

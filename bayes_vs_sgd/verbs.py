@@ -1,0 +1,121 @@
+"""What each verb does: from settings to an answer, a table and a page."""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from .comparison.compare import Comparison
+from .comparison.control import Control, run_control
+from .comparison.run import Study
+from .errors import InputError
+from .free_energy import free_energy
+from .measure import measure_posterior, posterior
+from .model import Model
+from .report.estimates import free_energy_table, llc_table
+from .report.page import comparison_page, free_energy_page, llc_page
+from .report.tables import comparison_table
+from .settings import LLC, Compare, FreeEnergy, Run
+from .store import write_file
+
+EARLY = 1
+"""Comparisons after which there is a page to look at while the others run; the first is of plain SGD."""
+
+
+def compare_verb(model: Model, settings: Compare, run: Run, folder: Path, console: Console) -> dict[str, Any]:
+    """Compare every dynamics with the posterior, and write the page of what there is, also when interrupted."""
+    started = time.monotonic()
+    study = Study(model, settings, run.seed, folder)
+    missing = [*study.names, *(controls := model.facts.get("controls", {}))]
+    found: list[Comparison] = []
+    seen: list[Control] = []
+
+    def show(what: str) -> None:
+        page = comparison_page(found, study, describe_model(model), repeat(), missing, seen)
+        write_file(folder / "compare.html", page)
+        console.print(f"{what} {folder / 'compare.html'}", highlight=False, soft_wrap=True)
+
+    try:
+        for comparison in study.run():
+            found.append(comparison)
+            missing.remove(comparison.dynamics)
+            console.print(
+                f"{comparison.dynamics}: [bold]{comparison.verdict}[/bold] ({comparison.reason})", highlight=False
+            )
+            if len(found) == EARLY and missing:
+                show("page so far")
+        for title, control in controls.items():
+            if time.monotonic() < started + settings.max_seconds:
+                seen.append(run_control(study, title, control))
+                missing.remove(title)
+    finally:
+        if found or not isinstance(sys.exception(), InputError):
+            show("page")
+    console.print(comparison_table(found, seen))
+    if missing:
+        console.print(f"not looked at within {settings.max_seconds:g} s: {', '.join(missing)}; give --max-seconds")
+    worst = max(found, key=lambda c: (not c.reference.passed, c.reference.rhat_max, -c.reference.ess_min))
+    return {
+        "model": describe_model(model),
+        "reference": worst.reference.to_json(),
+        "comparisons": [c.to_json() for c in found],
+        "controls": [c.to_json() for c in seen],
+    }
+
+
+def repeat() -> str:
+    """Return the command line that repeats this run in a folder of its own."""
+    arguments, kept = sys.argv[1:], []
+    skip = False
+    for argument in arguments:
+        name = argument.split("=")[0]
+        if not skip and name not in ("--out", "--resume", "--json"):
+            kept.append(argument)
+        skip = not skip and name in ("--out", "--resume", "--json") and "=" not in argument
+    return "bayes-vs-sgd " + shlex.join(kept)
+
+
+def llc_verb(model: Model, settings: LLC, run: Run, folder: Path, console: Console) -> dict[str, Any]:
+    """Measure the learning coefficient."""
+    target = posterior(model, settings)
+    found, tree = measure_posterior(target, settings, run.seed, folder)
+    console.print(llc_table(found, target))
+    write_page(console, folder / "llc.html", llc_page(found, tree, target, describe_model(model), repeat()))
+    more = {"inverse_temperature": float(target.inverse_temperature), "localization": settings.localization}
+    return found.to_json() | {"model": describe_model(model)} | more
+
+
+def free_energy_verb(model: Model, settings: FreeEnergy, run: Run, folder: Path, console: Console) -> dict[str, Any]:
+    """Estimate the free energy."""
+    started = time.monotonic()
+    chosen = {name: getattr(settings, name) for name in ("num_particles", "num_moves", "num_replicates", "max_seconds")}
+    with console.status("free energy") as status:
+        found = free_energy(model, settings.inverse_temperature, key=run.seed, progress=status.update, **chosen)
+    seconds = time.monotonic() - started
+    console.print(free_energy_table(found, model))
+    page = free_energy_page(found, model, describe_model(model), repeat())
+    write_page(console, folder / "free-energy.html", page)
+    return found.to_json() | {"model": describe_model(model), "seconds": seconds}
+
+
+def write_page(console: Console, path: Path, page: str) -> None:
+    """Write a page, and say where it is."""
+    write_file(path, page)
+    console.print(f"page {path}", highlight=False, soft_wrap=True)
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """Where a model comes from, and its size."""
+    return {
+        "path": model.facts.get("path"),
+        "config": model.facts.get("config"),
+        "num_parameters": model.num_parameters,
+        "num_examples": model.num_examples,
+    } | ({"center": model.facts["center"]} if "center" in model.facts else {})
+
+
+VERBS = {"compare": (compare_verb, Compare), "llc": (llc_verb, LLC), "free-energy": (free_energy_verb, FreeEnergy)}
+"""What runs, and its settings."""
