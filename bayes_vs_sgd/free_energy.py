@@ -99,6 +99,7 @@ class FreeEnergy:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         found = asdict(replace(self, ladders=[]))
+        found |= {"standard_error": self.log_evidence.standard_error}
         return finite_or_none({name: value for name, value in found.items() if name != "ladders"})
 
     def _repr_html_(self) -> str:

@@ -192,7 +192,7 @@ def test_lost_chains_mean_no_verdict(capsys):
 def test_a_checkpoint_takes_the_place_of_the_optimum(capsys):
     values = {"W1": np.eye(3, 4), "W2": np.eye(3)}
     np.savez("checkpoint.npz", **values)
-    short = ["--num-chains", "4", "--num-draws", "50", "--precision", "1", "--localization", "100"]
+    short = ["--num-chains", "4", "--num-draws", "50", "--max-seconds", "3", "--localization", "100"]
     assert run(["llc", DLN, "--center", "checkpoint.npz", *short, "--json", "at.json"]) == 0
     found = json.loads(Path("at.json").read_text())
     assert found["model"]["center"] == "checkpoint.npz"

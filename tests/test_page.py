@@ -163,7 +163,7 @@ def test_the_page_of_a_learning_coefficient(found):
         study.model.exact_sampler, target, key=0, num_chains=4, num_draws=50, num_warmup=10, progress=False
     )
     estimate = bvs.learning_coefficient(tree, target)
-    written = page.llc_page(estimate, tree, target, describe_model(study.model), "LinearNetworkGibbs", "bayes-vs-sgd x")
+    written = page.llc_page(estimate, tree, target, describe_model(study.model), "bayes-vs-sgd x")
     assert f"Learning coefficient {estimate.value:.4g}" in written
     assert ("Not to be trusted" in written) == (not estimate.trusted)
     assert np.isfinite(estimate.value)
