@@ -179,10 +179,11 @@ def test_mclmc_is_as_good_as_its_energy_error(quartic):
 
 
 @pytest.mark.law
+@pytest.mark.slow
 def test_adjusted_mclmc(quartic):
     target, expected = quartic
     settings = SHORT | {"num_chains": 256, "num_steps": 500}
-    found, _, info = time_averages(bvs.AdjustedMCLMC(), target, squares, key=13, **settings)
+    found, _, info = time_averages(bvs.AdjustedMCLMC(step_size=0.5), target, squares, key=13, **settings)
     assert_mean(found / expected, expected=1, detects=0.07)
     assert 0.85 < info["acceptance_rate"].mean() < 0.99
     with planted_bug():  # the posterior at inverse temperature 1/2

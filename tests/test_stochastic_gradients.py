@@ -178,7 +178,7 @@ ENSEMBLE = {"num_chains": 1024, "num_steps": 800, "num_warmup": 300}
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("make", [bvs.RMSpropSGLD, bvs.AdamSGLD], ids=["RMSpropSGLD", "AdamSGLD"])
+@pytest.mark.parametrize("make", [pytest.param(bvs.RMSpropSGLD, marks=pytest.mark.slow), bvs.AdamSGLD])
 def test_preconditioned_langevin_with_minibatches_has_its_closed_form(make):
     """Each chain has the variance that follows from the preconditioner its warm-up found."""
     target, step_size = means(SCALES), 0.02
@@ -242,3 +242,28 @@ def test_the_thermostat_absorbs_minibatch_noise():
     found, _, _ = time_averages(Forgetful(h, diffusion, BATCH), target, squares, key=5, **ENSEMBLE)
     with planted_bug():
         assert_mean(found * k, expected=cold, detects=0.2)
+
+
+# A ladder is one run
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda sizes: bvs.AdamSGLD(sizes, batch_size=BATCH),
+        lambda sizes: bvs.SGNHT(sizes, diffusion=1 / sizes),
+        pytest.param(lambda sizes: bvs.MCLMC(sizes), marks=pytest.mark.slow),
+    ],
+    ids=["AdamSGLD", "SGNHT", "MCLMC"],
+)
+def test_a_ladder_of_step_sizes_is_one_run_and_another_compiles_nothing(make, compiled):
+    """One step size a chain; a chain of the ladder moves as it would alone."""
+    target, sizes = means(SCALES), np.array([0.001, 0.01, 0.1])
+    settings = {"key": 1, "num_chains": 3, "num_draws": 5, "num_steps": 20, "num_warmup": 10, "record_positions": True}
+    first = bvs.simulate(make(sizes), target, **settings, progress=False)
+    compiled()
+    second = bvs.simulate(make(sizes * [1, 2, 3]), target, **settings, progress=False)
+    assert compiled() == []
+    same = [np.array_equal(first["posterior"]["theta"][i], second["posterior"]["theta"][i]) for i in range(3)]
+    assert same == [True, False, False]
