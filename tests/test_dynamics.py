@@ -137,12 +137,22 @@ def test_objective_posterior_adds_the_prior(network):
         (lambda: bvs.SGD(sampling="suffled"), "sampling is 'suffled'"),
         (lambda: bvs.SGD(objective="prior"), "objective is 'prior'"),
         (lambda: bvs.SGLD(step_size=-1.0), "step_size is -1.0"),
+        (lambda: bvs.RMSpropSGLD(decay=1.0), "decay is 1.0: it must be at least 0 and below 1"),
+        (lambda: bvs.AdamSGLD(adapt="never"), "adapt is 'never': it must be one of warmup, always"),
+        (lambda: bvs.SGHMC(friction=0.0), "friction is 0.0: it must be finite and > 0"),
         (lambda: bvs.NUTS(target_acceptance_rate=1.5), "target_acceptance_rate is 1.5: it must be between 0 and 1"),
     ],
 )
 def test_impossible_hyperparameters_are_refused(make, message):
     with pytest.raises(bvs.InputError, match=message):
         make()
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("make", [bvs.MCLMC, bvs.AdjustedMCLMC])
+def test_a_direction_needs_two_parameters(load, make):
+    with pytest.raises(bvs.InputError, match="needs at least two parameters, the model has one"):
+        bvs.simulate(make(), bvs.Posterior(load("polynomial")), key=0, num_steps=10)
 
 
 @pytest.mark.exact

@@ -66,7 +66,7 @@ def test_readme_lists_all_there_is(folder):
             "Dynamics"
         }
         table = README.split("## Dynamics")[1].split("\n## ")[0]
-        found = set(re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE))
+        found = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)", table, flags=re.MULTILINE))))
     assert found == wanted
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import scipy.integrate
+from ensembles import time_averages
 from statistical import assert_mean, chain_mean, planted_bug
 from steps import largest_difference, one_step
 
@@ -123,3 +125,75 @@ def test_nuts_keeps_what_the_warmup_tuned(gaussian):
     np.testing.assert_array_equal(tuned.step_size, drawn.step_size)
     np.testing.assert_array_equal(tuned.inverse_mass_matrix, drawn.inverse_mass_matrix)
     assert not np.any(np.all(tuned.position["theta"] == drawn.position["theta"], axis=1))
+
+
+@pytest.fixture(scope="module")
+def quartic():
+    """Two Gaussian coordinates of precision 10 and 2, and two of density exp(-q^2 / 2 - 9 q^4 / 2) by quadrature."""
+
+    def program(y, zero):
+        theta = numpyro.sample("theta", dist.Normal(0, 1).expand([2]).to_event(1))
+        q = numpyro.sample("q", dist.Normal(0, 1).expand([2]).to_event(1))
+        with numpyro.plate("examples", y.shape[0]):
+            numpyro.sample("y", dist.Normal(theta, jnp.array([1.0, 3.0])).to_event(1), obs=y)
+            numpyro.sample("zero", dist.Normal(q**2, 1).to_event(1), obs=zero)
+
+    y = np.random.default_rng(7).normal(loc=(1.0, -2.0), size=(9, 2))
+    model = bvs.Model(program, {"y": y - y.mean(axis=0), "zero": np.zeros((9, 2))})
+    zeroth, second = (
+        scipy.integrate.quad(lambda q, k=k: q**k * np.exp(-(q**2) / 2 - 9 * q**4 / 2), -5, 5)[0] for k in (0, 2)
+    )
+    return bvs.Posterior(model), np.array([1 / 10, 1 / 2, second / zeroth, second / zeroth])
+
+
+def squares(position):
+    return jnp.concatenate([position["theta"], position["q"]]) ** 2
+
+
+SHORT = {"num_chains": 512, "num_steps": 1000, "num_warmup": 300, "scale": 0.3}
+
+
+@pytest.mark.law
+def test_mala_samples_what_langevin_steps_of_its_size_do_not(quartic):
+    """The planted bug is MALA without its Metropolis correction, whose variance is known in closed form."""
+    target, expected = quartic
+    found, states, info = time_averages(bvs.MALA(), target, squares, key=12, **SHORT)
+    assert_mean(found / expected, expected=1, detects=0.07)
+    assert 0.5 < info["acceptance_rate"].mean() < 0.7
+    size = np.asarray(states.step_size[:, None] * states.inverse_mass_matrix)[:, :2]  # theta follows q
+    with planted_bug():
+        assert_mean(found[:, :2] * (1 / expected[:2] - size / expected[:2] ** 2 / 2), expected=1, detects=0.07)
+
+
+@pytest.mark.law
+def test_mclmc_is_as_good_as_its_energy_error(quartic):
+    """The planted bug is a step size that is not tuned down: an energy error of 0.3 a dimension."""
+    target, expected = quartic
+    settings = SHORT | {"num_warmup": 600}
+    found, _, info = time_averages(bvs.MCLMC(energy_variance=1e-5), target, squares, key=13, **settings)
+    assert_mean(found / expected, expected=1, detects=0.07)
+    assert 1e-5 / 3 < info["energy_error"].mean() < 3e-5
+    found, _, _ = time_averages(bvs.MCLMC(energy_variance=0.3), target, squares, key=13, **settings)
+    with planted_bug():
+        assert_mean(found / expected, expected=1, detects=0.07)
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_adjusted_mclmc(quartic):
+    target, expected = quartic
+    settings = SHORT | {"num_chains": 256, "num_steps": 500}
+    found, _, info = time_averages(bvs.AdjustedMCLMC(step_size=0.5), target, squares, key=13, **settings)
+    assert_mean(found / expected, expected=1, detects=0.07)
+    assert 0.85 < info["acceptance_rate"].mean() < 0.99
+    with planted_bug():  # the posterior at inverse temperature 1/2
+        assert_mean(found[:, :2] / [2 / 11, 2 / 3], expected=1, detects=0.07)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("make", [bvs.SGHMC, bvs.SGNHT], ids=["SGHMC", "SGNHT"])
+def test_underdamped_samplers(quartic, make):
+    """The full batch; at h = 0.1 the bias O(h^2) is below what is seen."""
+    target, expected = quartic
+    found, _, _ = time_averages(make(0.1, 3.0), target, squares, key=14, **SHORT)
+    assert_mean(found / expected, expected=1, detects=0.08)

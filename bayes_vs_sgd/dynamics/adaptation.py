@@ -128,7 +128,7 @@ class WindowAdapted(Dynamics):
         return values | {"dense": self.dense}
 
 
-def window_schedule(num_warmup: int) -> Array:
-    """Stan's windows, one row a step: slow window, last of a slow window, last of all."""
-    schedule = np.asarray(build_schedule(num_warmup)).astype(bool).reshape(num_warmup, 2)
+def window_schedule(num_warmup: int, final: int = 50) -> Array:
+    """Stan's windows, one row a step: slow window, last of a slow window, last of all. ``final``: steps after the last."""
+    schedule = np.asarray(build_schedule(num_warmup, final_buffer_size=final)).astype(bool).reshape(num_warmup, 2)
     return jnp.asarray(np.column_stack([schedule, np.arange(num_warmup) == num_warmup - 1]))

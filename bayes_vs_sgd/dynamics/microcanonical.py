@@ -16,18 +16,22 @@ from ..posterior import Posterior
 from .adaptation import AdaptedState, WindowAdapted, window_schedule
 from .base import Dynamics, Info, hyperparameter, plain
 
-MEMORY = 149 / 151
-"""Decay of the average that tunes the step size: 150 effective steps, as in BlackJAX."""
 TRUST = 1.5
 """Width, in log(step size), within which a step's energy error is trusted, as in BlackJAX."""
 
 
 class StepMemory(NamedTuple):
-    """Averages that tune the step size, and the largest one not seen to diverge."""
+    """Averages that tune the step size, their age in steps, and the largest size not seen to diverge."""
 
     error: Array
     weight: Array
+    age: Array
     largest: Array
+
+    @classmethod
+    def fresh(cls) -> "StepMemory":
+        """Nothing is known."""
+        return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()), jnp.asarray(jnp.inf))
 
 
 class MCLMC(Dynamics):
@@ -41,7 +45,7 @@ class MCLMC(Dynamics):
     its positions, and the step makes an error. The warm-up makes it small: it chooses the step size at which the variance
     of the energy error is ``energy_variance`` a dimension, using that it grows as the sixth power of the step size, and
     the inverse mass matrix M^{-1} from windows as NUTS does, diagonal. The mean of ``energy_error`` among the recorded
-    statistics says what was reached.
+    statistics says what was reached; at the default a quartic's second moment is 1.5 % small (d = 4, measured).
 
     Parameters
     ----------
@@ -74,8 +78,7 @@ class MCLMC(Dynamics):
         mass_init, _, _ = mass_matrix_adaptation()
         mass_memory = mass_init(target.model.num_parameters)
         state = mclmc.init(cast(Array, position), target.log_density, key)
-        memory = StepMemory(jnp.zeros(()), jnp.zeros(()), jnp.asarray(jnp.inf))
-        return AdaptedState(state, self.step_size, mass_memory.inverse_mass_matrix, memory, mass_memory)
+        return AdaptedState(state, self.step_size, mass_memory.inverse_mass_matrix, StepMemory.fresh(), mass_memory)
 
     def step(self, target: Posterior, key: Array, state: AdaptedState) -> tuple[AdaptedState, Info]:
         """One step of the integrator between two partial refreshments of the direction."""
@@ -93,8 +96,8 @@ class MCLMC(Dynamics):
         }
 
     def warmup_schedule(self, num_warmup: int) -> Array:
-        """Stan's windows."""
-        return window_schedule(num_warmup)
+        """Stan's windows in the first two thirds; the step size has the last third to itself."""
+        return window_schedule(num_warmup, final=num_warmup // 3)
 
     def warmup_step(
         self, target: Posterior, key: Array, state: AdaptedState, stage: Array
@@ -106,21 +109,25 @@ class MCLMC(Dynamics):
         memory = self._learn(state, info)
         mass_memory = jax.lax.cond(slow, lambda m: mass_update(m, state.position), lambda m: m, state.mass_memory)
         mass_memory = jax.lax.cond(window_ends, mass_final, lambda m: m, mass_memory)
-        fresh = StepMemory(jnp.zeros(()), jnp.zeros(()), jnp.asarray(jnp.inf))
-        memory = jax.tree.map(lambda new, old: jnp.where(window_ends, new, old), fresh, memory)
+        memory = jax.tree.map(lambda new, old: jnp.where(window_ends, new, old), StepMemory.fresh(), memory)
         wanted = (memory.weight / jnp.where(memory.error > 0, memory.error, 1.0)) ** (1 / 6)
         step_size = jnp.where(memory.error > 0, wanted, state.step_size)
         step_size = jnp.minimum(step_size, memory.largest)
         return AdaptedState(state.kernel, step_size, mass_memory.inverse_mass_matrix, memory, mass_memory), info
 
     def _learn(self, state: AdaptedState, info: Info) -> StepMemory:
-        """Average error / step_size^6, steps near the wanted error counting most (BlackJAX's predictor)."""
+        """Average error / step_size^6 over the later half of the window, steps near the wanted error counting most.
+
+        BlackJAX's predictor, whose memory of 75 steps is too short for errors with heavy tails: it ends four times too high.
+        """
         memory, size = state.step_memory, state.step_size
         error = info["energy_error"] / self.energy_variance + 1e-8
         trust = jnp.where(info["diverging"], 0.0, jnp.exp(-0.5 * (jnp.log(error) / (6 * TRUST)) ** 2))
+        keep = memory.age / (memory.age + 2)
         return StepMemory(
-            MEMORY * memory.error + trust * error / size**6,
-            MEMORY * memory.weight + trust,
+            keep * memory.error + trust * error / size**6,
+            keep * memory.weight + trust,
+            memory.age + 1,
             jnp.where(info["diverging"], jnp.minimum(memory.largest, 0.8 * size), memory.largest),
         )
 
