@@ -47,7 +47,7 @@ class SGLD(Dynamics):
 
     def prepare(self, target: Posterior) -> "SGLD":
         """Check the batch size against the data."""
-        self.gradient.check(target.model.num_examples)
+        self.gradient.check(target.model)
         return self
 
     def init(self, target: Posterior, key: Array, position: Position) -> SGLDState:
