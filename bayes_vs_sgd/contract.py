@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .model import Model
 
 
-def check_data(data: Mapping[str, Any]) -> dict[str, Array]:
+def check_data(data: Mapping[str, Any] | None) -> dict[str, Array]:
     """Return the data as arrays, floats in the current precision; refuse unequal lengths and non-finite values."""
     if not data:
         raise InputError("the model has no data: give a dict of arrays whose leading axis is the examples")
@@ -35,6 +35,19 @@ def check_data(data: Mapping[str, Any]) -> dict[str, Array]:
     if len(set(lengths.values())) > 1:
         raise InputError(f"arrays of unequal length {lengths}: the leading axis of every array is the examples")
     return arrays
+
+
+def check_stands_for(data: Any, compressed: Any, num_examples: int | None, offset: Any) -> int | None:
+    """Return how many examples the compressed rows stand for; None where the data are the examples."""
+    if num_examples is None and offset is None and (data is not None or compressed is None):
+        return None
+    if data is not None or compressed is None or num_examples is None or offset is None:
+        raise InputError("num_examples and offset belong to compressed rows without data: give all three, or the data")
+    if int(num_examples) != num_examples or num_examples < 1 or not np.isfinite(float(offset)):
+        raise InputError(
+            f"num_examples is {num_examples} and offset {offset}: give a whole number >= 1 and a finite one"
+        )
+    return int(num_examples)
 
 
 def check_held_out(held_out: Mapping[str, Any], data: Mapping[str, Array]) -> dict[str, Array]:
@@ -55,13 +68,14 @@ def check_program(model: "Model") -> tuple[tuple[str, tuple[int, ...]], ...]:
     from .model import EXAMPLES, examples_plate, is_factor
 
     trace = _seeded_trace(model, model.data)
+    num_rows = len(next(iter(model.data.values())))
     latents, observed = {}, []
     for name, site in trace.items():
         if site["type"] == "param":
             raise InputError(f"numpyro.param {name!r}: give it a prior with numpyro.sample, or fix its value")
-        if site["type"] == "plate" and name == EXAMPLES and site["args"][0] != model.num_examples:
+        if site["type"] == "plate" and name == EXAMPLES and site["args"][0] != num_rows:
             raise InputError(
-                f"plate 'examples' has size {site['args'][0]} but the data have {model.num_examples} rows: take its "
+                f"plate 'examples' has size {site['args'][0]} but the data have {num_rows} rows: take its "
                 "size from the arguments, as in numpyro.plate('examples', x.shape[0]), without subsample_size"
             )
         if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0]):
@@ -151,7 +165,7 @@ def _seeded_trace(model: "Model", data: Mapping[str, Array | np.ndarray]) -> dic
 
 def _check_subset(model: "Model") -> None:
     """Run the program on other numbers of rows than the data's."""
-    for num_rows in {1, model.num_examples + 1}:
+    for num_rows in {1, len(next(iter(model.data.values()))) + 1}:
         rows = {k: np.resize(v, (num_rows, *v.shape[1:])) for k, v in model.data.items()}
         try:
             _seeded_trace(model, rows)

@@ -64,6 +64,7 @@ def example_gradients(model: Model, position: Position) -> Float[Array, "n d"]:
 
 def gradient_noise(model: Model, position: Position) -> GradientNoise:
     """Trace and rank of the covariance of one example's gradient at a position."""
+    model.require_examples("the noise of the gradient")
     gradients = np.asarray(example_gradients(model, position), float)
     precision = np.finfo(np.asarray(jax.tree.leaves(position)[0]).dtype).eps
     size = np.sqrt(np.mean(gradients**2))

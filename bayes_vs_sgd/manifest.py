@@ -21,6 +21,7 @@ def describe(dynamics: Dynamics, target: Posterior, settings: dict[str, Any]) ->
     model = target.model
     arrays = {name: getattr(model, name) for name in ("data", "probes", "compressed", "held_out")}
     arrays["center"] = target.center
+    arrays["offset"] = None if model.holds_examples else model.offset
     content = {
         "model": {
             "program": model.program.digest,

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from numpyro import handlers
 from numpyro.distributions import Unit, biject_to
 
+from .errors import InputError
 from .function import Function
 from .layout import batched_like
 
@@ -51,7 +52,7 @@ class Model(eqx.Module):
         NumPyro program; its arguments are the names in ``data``, those that it observes default to None. The
         observed sites stand in ``numpyro.plate("examples", x.shape[0])``.
     data
-        Arrays whose leading axis is the examples.
+        Arrays whose leading axis is the examples; None for a model that holds none, see ``compressed``.
     optimum
         Values of the program's sites at a known global minimum of the population loss, or None.
     truth
@@ -63,7 +64,9 @@ class Model(eqx.Module):
     exact_sampler
         A dynamics that samples the tempered posterior of this model exactly, checked when it is first used.
     compressed
-        Fewer rows with the same loss up to a constant: sum over them of -log p = n L - constant. Checked here.
+        Fewer rows with the same loss up to a constant: sum over them of -log p = n L - constant. Checked here. Without
+        ``data`` they stand for ``num_examples`` examples that nobody holds, with ``offset`` that constant: whatever uses
+        the full batch works, whatever needs single examples is refused.
     held_out
         Further examples, with the names of ``data``, that nothing is fitted to: predictions are scored on them.
     densities
@@ -86,6 +89,7 @@ class Model(eqx.Module):
     held_out: dict[str, Array] | None
     offset: Float[Array, ""]
     program: Function = eqx.field(static=True)
+    stands_for: int | None = eqx.field(static=True)
     observables: dict[str, Any] = eqx.field(static=True)
     properties: dict[str, Any] = eqx.field(static=True)
     densities: dict[str, Any] = eqx.field(static=True)
@@ -96,7 +100,7 @@ class Model(eqx.Module):
     def __init__(
         self,
         program: Callable,
-        data: Mapping[str, Any],
+        data: Mapping[str, Any] | None = None,
         optimum: Mapping[str, Any] | None = None,
         truth: Mapping[str, Truth] | None = None,
         probes: Mapping[str, Any] | None = None,
@@ -108,12 +112,15 @@ class Model(eqx.Module):
         densities: Mapping[str, Callable] | None = None,
         expected_loss: Callable | None = None,
         facts: Mapping[str, Any] | None = None,
+        num_examples: int | None = None,
+        offset: float | None = None,
     ):
-        from .contract import check_compressed, check_data, check_held_out, check_program
+        from .contract import check_compressed, check_data, check_held_out, check_program, check_stands_for
         from .observables import HashableDict, as_observables
 
         self.program = Function(program)
-        self.data = check_data(data)
+        self.stands_for = check_stands_for(data, compressed, num_examples, offset)
+        self.data = check_data(compressed if data is None else data)
         self.optimum = None if optimum is None else {k: jnp.asarray(v, float) for k, v in optimum.items()}
         self.probes = None if probes is None else {k: jnp.asarray(v) for k, v in probes.items()}
         self.observables = as_observables(observables or {})
@@ -123,9 +130,10 @@ class Model(eqx.Module):
         self.exact_sampler = exact_sampler
         self.held_out = None if held_out is None else check_held_out(held_out, self.data)
         self.facts = Facts(facts or {}, truth=dict(truth or {}))
-        self.compressed, self.offset = None, jnp.zeros(())
+        self.compressed = self.data if data is None else None
+        self.offset = jnp.asarray(0.0 if offset is None else offset, float)
         self.latents = check_program(self)
-        if compressed is not None:
+        if compressed is not None and data is not None:
             self.compressed = check_data(compressed)
             self.offset = check_compressed(self)
 
@@ -146,12 +154,28 @@ class Model(eqx.Module):
         )
         facts = {k: v for k, v in self.facts.items() if k not in ("truth", "observed", "targets")} | {"center": source}
         parts = {name: getattr(self, name) for name in kept}
-        return Model(self.program.function, self.data, optimum=values, facts=facts, **parts)
+        if self.stands_for is not None:
+            parts |= {"num_examples": self.stands_for, "offset": self.offset}
+        data = self.data if self.holds_examples else None
+        return Model(self.program.function, data, optimum=values, facts=facts, **parts)
 
     @property
     def num_examples(self) -> int:
         """Number of examples n."""
-        return next(iter(self.data.values())).shape[0]
+        return next(iter(self.data.values())).shape[0] if self.stands_for is None else self.stands_for
+
+    @property
+    def holds_examples(self) -> bool:
+        """Whether ``data`` are the examples, and not rows that stand for them."""
+        return self.stands_for is None
+
+    def require_examples(self, what: str) -> None:
+        """Refuse what needs single examples where the model holds none."""
+        if not self.holds_examples:
+            raise InputError(
+                f"{what} needs single examples, but this model holds only rows that stand for its {self.num_examples}: use "
+                "the full batch, or build the model with its data"
+            )
 
     @property
     def num_rows(self) -> int:
@@ -175,6 +199,7 @@ class Model(eqx.Module):
 
     def example_losses(self, position: Position, rows: Int[Array, " b"] | None = None) -> Float[Array, " b"]:
         """Negative log likelihood of each example, or of the given rows."""
+        self.require_examples("the loss of each example")
         if rows is None:
             return -self._evaluate(position, self.data)[1]
         widest = max(jax.tree.leaves(position), key=jnp.ndim)

@@ -82,7 +82,9 @@ def as_observables(given: Mapping[str, Any]) -> HashableDict:
 
 def available(model: "Model") -> dict[str, Observable]:
     """All that can be recorded of a model: its own observables and those every model has."""
-    found = {"loss": _loss, "squared_norm": _squared_norm, "prediction_seen": _prediction_seen}
+    found = {"loss": _loss, "squared_norm": _squared_norm}
+    if model.holds_examples:
+        found["prediction_seen"] = _prediction_seen
     if model.optimum is not None:
         found["distance"] = _distance
         found["hessian_coordinates"] = _hessian_coordinates

@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import jax
@@ -12,7 +13,15 @@ import numpyro.distributions as dist
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.theory.evidence import regression_total_loss, two_layer_total_loss
-from bayes_vs_sgd.theory.linear_networks import learning_coefficient, local_lower_bound, local_two_layers
+from bayes_vs_sgd.theory.linear_networks import (
+    learning_coefficient,
+    local_lower_bound,
+    local_two_layers,
+    product_ranks,
+)
+
+PIECE = 4096
+"""Inputs drawn at once where they are not kept."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +29,21 @@ class Config:
     """Widths, teacher, inputs, noise and prior."""
 
     widths: tuple[int, ...] = (3, 3, 3)  # from input to output, without the unseen inputs
-    spectrum: tuple[float, ...] = (2.0, 1.0, 0.4)  # singular values of the teacher's map; their number is its rank
-    layer_ranks: tuple[int, ...] = ()  # rank of each teacher layer; minimal (that of the map) if empty
+    teacher: str = (
+        "balanced"  # or "random": normal layers, each of random rank with probability 1/2, as public benchmarks do
+    )
+    spectrum: tuple[float, ...] = (
+        2.0,
+        1.0,
+        0.4,
+    )  # singular values of a balanced teacher's map; their number is its rank
+    layer_ranks: tuple[int, ...] = ()  # rank of each balanced layer; minimal (that of the map) if empty
     inputs: str = "whitened"  # "whitened" (X'X = n I exactly), "gaussian" or "uniform" (on [-10, 10])
     unseen_inputs: int = 1  # further inputs that are zero in every example
     num_examples: int = 1000
+    sufficient: bool = (
+        False  # draw what the posterior needs of the examples, not the examples: any number, full batch only
+    )
     num_held_out: int = 1000  # further examples that nothing is fitted to, >= 2
     noise: float = 3.0  # standard deviation of the observations
     noise_free: bool = False  # labels without noise; the likelihood keeps it
@@ -39,11 +58,12 @@ def build(config: Config, key) -> bvs.Model:
 
 def controls(config: Config, key) -> dict[str, bvs.Model]:
     """What depth alone does: the same data with one layer; and a tanh network of the same widths."""
-    weights, data, held_out = draw(config, key)
+    weights, given = draw(config, key)
     seen = config.widths[0]
     shallow = replace(config, widths=(seen, config.widths[-1]), unseen_inputs=0, layer_ranks=())
     alone = [end_to_end(weights)[:, :seen]]
-    found = {"one layer": network(shallow, alone, *({"x": d["x"][:, :seen], "y": d["y"]} for d in (data, held_out)))}
+    restricted = {k: v | {"x": v["x"][:, :seen]} if isinstance(v, dict) else v for k, v in given.items()}
+    found = {"one layer": network(shallow, alone, restricted)}
     if len(config.widths) > 2:
         tanh = Path(__file__).with_name("tanh_network.py")
         units = min(config.widths[1:-1])
@@ -52,7 +72,7 @@ def controls(config: Config, key) -> dict[str, bvs.Model]:
     return found
 
 
-def network(config: Config, weights: list, data: dict, held_out: dict) -> bvs.Model:
+def network(config: Config, weights: list, given: dict) -> bvs.Model:
     """Deep linear network around a teacher."""
     layers = tuple(f"W{i + 1}" for i in range(len(weights)))
     shapes, noise, prior_scale = tuple(w.shape for w in weights), config.noise, config.prior_scale
@@ -64,17 +84,14 @@ def network(config: Config, weights: list, data: dict, held_out: dict) -> bvs.Mo
         with numpyro.plate("examples", x.shape[0]):
             numpyro.sample("y", dist.Normal(hidden, noise).to_event(1), obs=y)
 
-    q, r = np.linalg.qr(data["x"])  # x = q r, so |x A - y|^2 = |r A - q' y|^2 + constant
     return bvs.Model(
         program,
-        data=data,
+        **given,
         optimum=dict(zip(layers, weights, strict=True)),
         truth=truths(config, weights),
         probes={"x": np.eye(weights[0].shape[1])[config.widths[0] :]} if config.unseen_inputs else None,
         observables=bvs.linear_network(layers, end_to_end(weights)),
         exact_sampler=bvs.LinearNetworkGibbs(layers, config.noise, config.prior_scale),
-        compressed={"x": r, "y": q.T @ data["y"]},
-        held_out=held_out,
         expected_loss=partial(expected_loss, config),
     )
 
@@ -92,19 +109,31 @@ def expected_loss(config: Config, target: bvs.Posterior) -> float | None:
     return (total + float(model.offset)) / model.num_examples
 
 
-def draw(config: Config, key) -> tuple[list, dict, dict]:
-    """Teacher, data, and examples held out (whose inputs are normal where the data's are whitened)."""
+def draw(config: Config, key) -> tuple[list, dict]:
+    """Teacher, and what a model of it is given: data or what stands for them, and examples held out.
+
+    Held-out inputs are normal where the data's are whitened.
+    """
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    first, *rest = teacher(config, rng)
+    first, *rest = random_teacher(config, rng) if config.teacher == "random" else teacher(config, rng)
     weights = [np.pad(first, ((0, 0), (0, config.unseen_inputs))), *rest]
 
-    def examples(inputs, count):
-        x = np.pad(draw_inputs(inputs, (count, config.widths[0]), rng), ((0, 0), (0, config.unseen_inputs)))
+    def labelled(x):
+        x = np.pad(x, ((0, 0), (0, config.unseen_inputs)))
         label_noise = 0.0 if config.noise_free else config.noise
-        return {"x": x, "y": x @ end_to_end(weights).T + label_noise * rng.normal(size=(count, config.widths[-1]))}
+        return {"x": x, "y": x @ end_to_end(weights).T + label_noise * rng.normal(size=(len(x), config.widths[-1]))}
 
-    data = examples(config.inputs, config.num_examples)
-    return weights, data, examples("gaussian" if config.inputs == "whitened" else config.inputs, config.num_held_out)
+    shape = (config.num_examples, config.widths[0])
+    if config.sufficient:
+        given = {"compressed": labelled(draw_factor(config.inputs, shape, rng)), "num_examples": config.num_examples}
+        given["offset"] = draw_offset(config, rng)
+    else:
+        data = labelled(draw_inputs(config.inputs, shape, rng))
+        q, r = np.linalg.qr(data["x"])  # x = q r, so |x A - y|^2 = |r A - q' y|^2 + constant
+        given = {"data": data, "compressed": {"x": r, "y": q.T @ data["y"]}}
+    unseen = "gaussian" if config.inputs == "whitened" else config.inputs
+    given["held_out"] = labelled(draw_inputs(unseen, (config.num_held_out, config.widths[0]), rng))
+    return weights, given
 
 
 def end_to_end(weights: list) -> np.ndarray:
@@ -120,7 +149,11 @@ def check(config: Config) -> None:
     rank, smallest = len(config.spectrum), min(config.widths, default=0)
     if len(config.widths) < 2 or smallest < 1:
         raise bvs.InputError(f"widths {config.widths}: give two or more positive numbers")
-    if rank > smallest:
+    if config.teacher not in ("balanced", "random"):
+        raise bvs.InputError(f"teacher is {config.teacher!r}: it must be balanced or random")
+    if config.teacher == "random" and config.layer_ranks:
+        raise bvs.InputError(f"layer_ranks {config.layer_ranks}: those of a random teacher are drawn")
+    if config.teacher == "balanced" and rank > smallest:
         raise bvs.InputError(
             f"spectrum has {rank} values but the smallest width is {smallest}: the map's rank is at most that"
         )
@@ -170,6 +203,19 @@ def teacher(config: Config, rng: np.random.Generator) -> list:
     return layers
 
 
+def random_teacher(config: Config, rng: np.random.Generator) -> list:
+    """Xavier-normal layers, each cut with probability 1/2 to a uniform random rank (arXiv:2308.12108, arXiv:2507.21449)."""
+    layers = []
+    for width_in, width_out in pairwise(config.widths):
+        layer = rng.normal(scale=np.sqrt(2 / (width_in + width_out)), size=(width_out, width_in))
+        if rng.random() < 0.5:
+            left, singular, right = np.linalg.svd(layer, full_matrices=False)
+            rank = rng.integers(len(singular) + 1)
+            layer = left[:, :rank] * singular[:rank] @ right[:rank]
+        layers.append(layer)
+    return layers
+
+
 def draw_inputs(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Inputs that the examples do see."""
     if kind == "uniform":
@@ -178,25 +224,65 @@ def draw_inputs(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> 
     return x if kind == "gaussian" else np.linalg.qr(x)[0] * np.sqrt(shape[0])
 
 
+def draw_factor(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Triangular factor R of inputs X = Q R that are not kept.
+
+    Of normal ones it has normals above the diagonal, and chi of n, n - 1, ... degrees of freedom on it (Bartlett, Proc. R.
+    Soc. Edinburgh 53 (1933) 260). Uniform ones are drawn in pieces, in single precision.
+    """
+    count, width = shape
+    if kind == "whitened":
+        return np.sqrt(count) * np.eye(width)
+    if kind == "gaussian":
+        return np.triu(rng.normal(size=(width, width)), 1) + np.diag(np.sqrt(rng.chisquare(count - np.arange(width))))
+    moment = np.zeros((width, width))
+    for start in range(0, count, PIECE):
+        x = 20 * rng.random((min(PIECE, count - start), width), np.float32) - 10
+        moment += x.T @ x
+    return np.linalg.cholesky(moment).T
+
+
+def draw_offset(config: Config, rng: np.random.Generator) -> float:
+    """N L less the sum over the rows R: Q'noise is normal given X, and what Q does not see is noise^2 chi-square."""
+    degrees = (config.num_examples - config.widths[0]) * config.widths[-1]
+    residual = 0.0 if config.noise_free or degrees == 0 else rng.chisquare(degrees)
+    return degrees * np.log(2 * np.pi * config.noise**2) / 2 + residual / 2
+
+
 def truths(config: Config, weights: list) -> dict:
-    """Learning coefficient and multiplicity at this teacher."""
-    rank = len(config.spectrum)
+    """Learning coefficient and multiplicity at this teacher, with the source of each.
+
+    The closed form is that of the best teacher with this map. A layer of more than its rank has a larger local value:
+    known for two layers, bounded from below for more.
+    """
+    seen = [weights[0][:, : config.widths[0]], *weights[1:]]
+    rank, ranks = product_ranks(seen)[-1], tuple(product_ranks([layer])[-1] for layer in seen)
     aoyagi = "Aoyagi, Neural Networks 172 (2024) 106132"
-    value = learning_coefficient(config.widths, rank)
+    best = learning_coefficient(config.widths, rank)
     found = {
-        "learning_coefficient": bvs.Truth(value.value, aoyagi),
-        "multiplicity": bvs.Truth(value.multiplicity, aoyagi),
+        "learning_coefficient": bvs.Truth(best.value, aoyagi),
+        "multiplicity": bvs.Truth(best.multiplicity, aoyagi),
     }
-    if config.layer_ranks and any(r != rank for r in config.layer_ranks):
-        bound = local_lower_bound(weights)
-        local = local_two_layers(config.widths, rank, config.layer_ranks).value if len(weights) == 2 else None
-        warnings.warn(
-            f"the teacher's layers have ranks {config.layer_ranks}, not the map's rank {rank}: its local learning coefficient "
-            f"is {f'at least {bound:g}' if local is None else f'{local:g}'}, the global one {value.value:g}",
-            stacklevel=2,
-        )
-        found["global_learning_coefficient"] = found.pop("learning_coefficient")
-        found["lower_bound"] = bvs.Truth(bound, "half the rank of the product's differential")
-        if local is not None:
-            found["learning_coefficient"] = bvs.Truth(local, "two-layer local value, excess ranks split off")
+    if set(ranks) == {rank}:
+        return found
+    found = {"global_learning_coefficient": found["learning_coefficient"]}
+    bound, source = (
+        local_lower_bound(seen),
+        "proven lower bound of the local value: half the rank of the product's differential",
+    )
+    if best.value > bound:
+        bound, source = best.value, f"proven lower bound of the local value: the global one, {aoyagi}"
+    found["lower_bound"] = bvs.Truth(bound, source)
+    known = f"at least {bound:g}"
+    if len(seen) == 2:
+        local = local_two_layers(config.widths, rank, ranks)
+        split = f"local value of two layers of ranks {ranks}: excess ranks split off, then {aoyagi}"
+        found["learning_coefficient"] = bvs.Truth(local.value, split)
+        found["multiplicity"] = bvs.Truth(local.multiplicity, split)
+        known = f"{local.value:g}"
+    warnings.warn(
+        f"the teacher's layers have ranks {ranks}, not the map's rank {rank}: its local learning coefficient is {known}, the "
+        f"global one {best.value:g}",
+        stacklevel=2,
+    )
     return found

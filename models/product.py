@@ -17,7 +17,7 @@ from scipy.special import k0
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.theory.linear_networks import learning_coefficient
-from bayes_vs_sgd.theory.product import product_moments
+from bayes_vs_sgd.theory.normal_crossings import crossing_moments
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ def build(config: Config, key) -> bvs.Model:
         compressed={"x": np.array([length]), "y": np.array([x @ y / length])},
         held_out={"x": x_new, "y": config.target * x_new + config.noise * noise},
         densities={"mode_1": density(config)} if config.depth == 2 else None,
-        expected_loss=partial(expected_loss, config) if config.depth == 2 else None,
+        expected_loss=partial(expected_loss, config),
     )
 
 
 def expected_loss(config: Config, target: bvs.Posterior) -> float | None:
-    """E[L] for two weights by quadrature over their product (``theory/product.py``), at beta > 0."""
+    """E[L] by quadrature over the product (``theory/normal_crossings.py``), at beta > 0."""
     model, beta = target.model, float(target.inverse_temperature)
     if beta == 0:
         return None
     x, y = (np.asarray(model.compressed[name], float).item() for name in "xy")
-    energy = product_moments(beta * (x / config.noise) ** 2, y / x, config.prior_scale**-2).energy
+    energy = crossing_moments((1,) * config.depth, beta * (x / config.noise) ** 2, y / x, config.prior_scale).energy
     total = energy / beta + np.log(2 * np.pi * config.noise**2) / 2
     return (total + float(model.offset)) / model.num_examples
 

@@ -31,6 +31,8 @@ CASES = [
     ("polynomial", {}),
     ("polynomial", {"prior": "normal", "label_noise": 0.5}),
     ("polynomial", {"weights": 2}),
+    ("normal_crossing", {}),
+    ("normal_crossing", {"powers": (2, 3, 1), "noise_free": True}),
     ("tanh_network", {}),
     ("tanh_network", {"widths": (2, 3, 4, 2), "teacher_units": 0}),
 ]
@@ -309,6 +311,7 @@ def test_tanh_teacher_leaves_only_noise(config):
         ("product", "sgd"),
         ("diagonal_linear", "sgd"),
         ("polynomial", "sgd"),
+        ("normal_crossing", "sgd"),
         ("tanh_network", "sgd"),
     ],
 )

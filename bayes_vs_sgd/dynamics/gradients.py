@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt32
 
 from ..errors import InputError
-from ..model import Position
+from ..model import Model, Position
 from ..posterior import Posterior
 
 
@@ -22,7 +22,7 @@ class FullBatch(eqx.Module):
 
     name: str = eqx.field(default="full batch", static=True)
 
-    def check(self, num_examples: int) -> None:
+    def check(self, model: Model) -> None:
         """Nothing can be wrong."""
 
     def rows(self, num_examples: int) -> int:
@@ -44,10 +44,13 @@ class Minibatch(FullBatch):
     batch_size: int = eqx.field(default=8, static=True)
     name: str = eqx.field(default="with replacement", static=True)
 
-    def check(self, num_examples: int) -> None:
+    def check(self, model: Model) -> None:
         """Refuse batches that cannot be drawn."""
-        if not 1 <= self.batch_size <= num_examples:
-            raise InputError(f"batch_size is {self.batch_size}: it must be between 1 and the {num_examples} examples")
+        model.require_examples(f"batch_size {self.batch_size}")
+        if not 1 <= self.batch_size <= model.num_examples:
+            raise InputError(
+                f"batch_size is {self.batch_size}: it must be between 1 and the {model.num_examples} examples"
+            )
 
     def rows(self, num_examples: int) -> int:
         """Example gradients a step."""

@@ -74,7 +74,7 @@ class Optimizer(Dynamics):
 
     def prepare(self, target: Posterior) -> "Optimizer":
         """Check the batch size against the data."""
-        self.gradient.check(target.model.num_examples)
+        self.gradient.check(target.model)
         if self.objective == "posterior" and not np.all(np.asarray(target.inverse_temperature) > 0):
             raise InputError("objective 'posterior' needs an inverse temperature > 0: it divides the log prior")
         return self

@@ -36,7 +36,7 @@ class StochasticGradientSampler(Dynamics):
 
     def prepare(self, target: Posterior) -> "StochasticGradientSampler":
         """Check the batch size against the data."""
-        self.gradient.check(target.model.num_examples)
+        self.gradient.check(target.model)
         return self
 
     def first_epoch(self, target: Posterior, key: Array) -> Any:

@@ -82,16 +82,25 @@ def local_lower_bound(weights: Sequence[np.ndarray]) -> float:
 
     rank = sum_i (u_i - u_{i-1}) v_i with u_i = rank(W_L ... W_{i+1}), v_i = rank(W_{i-1} ... W_1) and u_0 = 0.
     """
-    depth = len(weights)
-    above = [np.eye(weights[-1].shape[0])]
-    for matrix in reversed(weights[1:]):
-        above.append(above[-1] @ matrix)
-    below = [np.eye(weights[0].shape[1])]
-    for matrix in weights[:-1]:
-        below.append(matrix @ below[-1])
-    ranks_above = [0, *(int(np.linalg.matrix_rank(a)) for a in reversed(above))]
-    ranks_below = [int(np.linalg.matrix_rank(b)) for b in below]
-    return sum((ranks_above[i + 1] - ranks_above[i]) * ranks_below[i] for i in range(depth)) / 2
+    below = product_ranks(weights)[:-1]
+    above = [0, *reversed(product_ranks([w.T for w in reversed(weights)])[:-1])]
+    return sum((above[i + 1] - above[i]) * below[i] for i in range(len(weights))) / 2
+
+
+def product_ranks(weights: Sequence[np.ndarray]) -> list[int]:
+    """Ranks of 1, W_1, W_2 W_1, ..., W_L ... W_1.
+
+    The image is followed layer by layer in an orthonormal basis, each rank against the size of its layer alone: a deep
+    product, or one that vanishes up to rounding, has singular values that say nothing.
+    """
+    image = np.eye(weights[0].shape[1])
+    ranks = [image.shape[1]]
+    for matrix in weights:
+        left, singular, _ = np.linalg.svd(matrix @ image, full_matrices=False)
+        floor = 10 * max(matrix.shape) * np.finfo(float).eps * np.linalg.norm(matrix)
+        image = left[:, singular > floor]
+        ranks.append(image.shape[1])
+    return ranks
 
 
 def hessian_eigenvalues(singular_values: Sequence[float], depth: int) -> np.ndarray:
