@@ -3,11 +3,11 @@
 import jax
 import numpy as np
 import pytest
+from conftest import MODELS
 from scipy import stats
 from scipy.special import k0, k1
 
 import bayes_vs_sgd as bvs
-from conftest import MODELS
 from bayes_vs_sgd.ladder import LEAST_PRECISION, NUM_POINTS, learning_coefficient_and_multiplicity
 from bayes_vs_sgd.tempered import Ladder
 
