@@ -197,3 +197,5 @@ def test_underdamped_samplers(quartic, make):
     target, expected = quartic
     found, _, _ = time_averages(make(0.1, 3.0), target, squares, key=14, **SHORT)
     assert_mean(found / expected, expected=1, detects=0.08)
+    with planted_bug():  # the posterior at inverse temperature 1/2
+        assert_mean(found[:, :2] / [2 / 11, 2 / 3], expected=1, detects=0.08)

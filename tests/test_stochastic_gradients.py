@@ -193,6 +193,7 @@ def test_preconditioned_langevin_with_minibatches_has_its_closed_form(make):
 
 
 @pytest.mark.law
+@pytest.mark.slow
 def test_a_preconditioner_that_never_rests_is_uncorrected():
     """With the full batch and a memory of two steps the variance is off by a third, where the step size explains 6 %."""
     target, step_size = means(SCALES), 0.002

@@ -40,7 +40,8 @@ class RMSpropSGLD(StochasticGradientSampler):
     O(step size). Without a warm-up V = 1.
 
     With ``adapt="always"`` V follows the draws too, as in devinterp. The correction div G is left out: such a run is
-    **uncorrected**, and does not tend to the posterior as the step size tends to 0.
+    **uncorrected**, and need not tend to the posterior as the step size tends to 0. On a Gaussian with the full batch and
+    decay 0.5 its variances were 34 and 60 % too large where the step size explains 2 and 6 % (measured in the tests).
 
     Parameters
     ----------

@@ -93,10 +93,14 @@ class SGNHT(StochasticGradientSampler):
         d\theta = v\, dt, \qquad dv = \widehat{\nabla \log p}(\theta)\, dt - \zeta v\, dt + \sqrt{2 A}\, dW, \qquad
         d\zeta = (\|v\|^2 / d - 1)\, dt
 
-    The friction zeta rises until the kinetic energy is that of temperature 1. Its law is N(A + h S / 2, 1/d): noise of the
-    gradient that is constant and the same in all directions, of variance S, is absorbed, and the positions follow the
-    posterior up to O(h^2). One number cannot absorb more: where S varies between directions or places, the noisy ones
-    stay too hot and the others too cold.
+    The friction zeta rises until the kinetic energy is that of temperature 1. Its law is near N(A + h S / 2, 1/d): noise of
+    the gradient that is constant and the same in all directions, of variance S, is absorbed, and the positions follow the
+    posterior up to O(h^2). On a quadratic of curvature k, but for the fluctuations of zeta, the variance is
+
+    .. math:: \frac1k \Big(1 - \frac{h^2 S \tanh(\zeta h / 2)}{4 - h^2 k}\Big) \approx \frac1k \Big(1 - \frac{h^3 S \zeta}{8}\Big)
+
+    One number cannot absorb more: where S varies between directions or places, the noisy ones stay too hot and the others
+    too cold.
 
     A step is that of ``SGHMC`` with zeta moved by half a step before and after friction and noise (Leimkuhler and Shang
     2016, BADODAB), one gradient a step.
