@@ -43,6 +43,10 @@ MOST_TEMPERED = 300
 """Parameters above which the second sampler is not asked."""
 NUM_WARMUP = 500
 """Steps in which samplers tune themselves."""
+FIRST_SHARE = 0.6
+"""Share of the time that the first of two samplers has."""
+ACCEPTANCE = 0.95
+"""Of NUTS: near crossings its default makes trajectories diverge."""
 APART = 3.0
 """Standard errors by which two samplers may differ."""
 
@@ -105,7 +109,8 @@ def measure_posterior(
     started = time.monotonic()
     known, name = baselines(target, chosen.baseline)
     with _place(folder) as kept:
-        job = Job(target, chosen, key, kept, started + chosen.max_seconds, progress)
+        alone = not _wants_second(target, chosen)
+        job = Job(target, chosen, key, kept, started + chosen.max_seconds * (1 if alone else FIRST_SHARE), progress)
         tree, (chains, (value, error), left, doubts) = _until_precise(job, known[name]["value"])
         budget: dict[str, float | None] = {}
         if float(target.localization) > 0:
@@ -272,7 +277,8 @@ def choose(job: Job) -> tuple[Dynamics, dict[str, Any]]:
     if name == "grid":
         return Grid(), {}
     if name in ("nuts", "mala", "mclmc"):
-        return {"nuts": NUTS, "mala": MALA, "mclmc": AdjustedMCLMC}[name](), {"num_warmup": NUM_WARMUP}
+        made = {"nuts": NUTS(target_acceptance_rate=ACCEPTANCE), "mala": MALA(), "mclmc": AdjustedMCLMC()}[name]
+        return made, {"num_warmup": NUM_WARMUP}
     step = settings.step_size or safe_step_size(target, name)
     counts = [round(settings.num_chains / rung) for rung in RUNGS]
     steps = np.repeat(step * np.array(RUNGS), counts)
@@ -326,11 +332,10 @@ def _second(
     job: Job, tree: xr.DataTree, chains: Chains, baseline: float, first: tuple[float, float]
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """What tempered particles say of n beta (L - L*) and of the log of the squared norm, and where they differ."""
-    exact = sampler_of(tree)["dynamics"] in ("Grid", type(job.target.model.exact_sampler).__name__)
-    if exact or not job.settings.second:
+    if sampler_of(tree)["dynamics"] == "Grid" or not _wants_second(job.target, job.settings):
         return None, []
     if job.target.model.num_parameters > MOST_TEMPERED:
-        return None, [f"one sampler alone: particles are asked too up to {MOST_TEMPERED} parameters"]
+        return None, [f"one sampler alone: above {MOST_TEMPERED} parameters no second one is asked"]
     found, doubts = by_tempering(job.target, job.key, baseline)
     size = np.log(chains.size)
     pairs = {
@@ -341,6 +346,12 @@ def _second(
         if not abs(other.value - value) <= APART * np.hypot(other.standard_error, error):
             doubts.append(f"tempered particles give {other} for {what}, the chains {with_error(value, error)}")
     return {"sampler": "tempered sequential Monte Carlo"} | {k: asdict(v) for k, v in found.items()}, doubts
+
+
+def _wants_second(target: Posterior, settings: LLC) -> bool:
+    """Whether the sampler is not the model's own exact one, nor a grid."""
+    own = settings.sampler in ("auto", "exact") and target.model.exact_sampler is not None
+    return settings.second and not own and settings.sampler != "grid"
 
 
 def by_tempering(
