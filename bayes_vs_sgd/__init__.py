@@ -6,6 +6,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .along import Checkpoint, along_training
     from .comparison.compare import Comparison, compare
     from .comparison.run import Study
     from .comparison.spectrum import temperature_spectrum
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .simulate import simulate
 
 _HOMES = {
+    "along": ("Checkpoint", "along_training"),
     "comparison.compare": ("Comparison", "compare"),
     "comparison.run": ("Study",),
     "comparison.spectrum": ("temperature_spectrum",),
@@ -86,6 +88,7 @@ __all__ = [
     "Adam",
     "AdamSGLD",
     "AdjustedMCLMC",
+    "Checkpoint",
     "Comparison",
     "Dynamics",
     "FreeEnergy",
@@ -101,6 +104,7 @@ __all__ = [
     "RMSpropSGLD",
     "Study",
     "Truth",
+    "along_training",
     "compare",
     "free_energy",
     "from_blackjax",

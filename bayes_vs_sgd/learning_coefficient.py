@@ -237,8 +237,7 @@ def baselines(target: Posterior, wanted: str | None = None) -> tuple[dict[str, d
 
 def finite_n_reference(target: Posterior, baseline: float) -> dict[str, Any] | None:
     """The exact n beta (E[L] - L*), where the model declares E[L]."""
-    declared = getattr(target.model, "expected_loss", None)
-    exact = None if declared is None or np.ndim(target.inverse_temperature) else declared(target)
+    exact = target.expected_loss()
     if exact is None:
         return None
     return {"value": float(target.scale) * (exact - baseline), "source": "closed form or quadrature of the model file"}

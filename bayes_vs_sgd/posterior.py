@@ -63,6 +63,18 @@ class Posterior(eqx.Module):
         if self.center is None:
             self.localization = jnp.zeros(())
 
+    def of_one_chain(self) -> "Posterior":
+        """Return the target of the first chain, where temperatures or centres have a chain axis."""
+        center = self.center
+        if center is not None:
+            center = {k: center[k].reshape(-1, *shape)[0] for k, shape in self.model.latents}
+        return eqx.tree_at(
+            lambda t: (t.inverse_temperature, t.center),
+            self,
+            (jnp.ravel(self.inverse_temperature)[0], center),
+            is_leaf=lambda x: x is None,
+        )
+
     @property
     def scale(self) -> Float[Array, "..."]:
         """The factor n beta of the mean loss in the log density."""

@@ -180,7 +180,7 @@ def _schedule(num_draws: int | None, num_steps: int | None) -> tuple[int, int, i
 
 
 def _chain_axes(dynamics: Dynamics, target: Posterior, num_chains: int) -> tuple[Any, Any]:
-    """In-axes of vmap: hyper-parameters and inverse temperatures with a chain axis are split over the chains."""
+    """In-axes of vmap: hyper-parameters, inverse temperatures and centres with a chain axis are split over the chains."""
 
     def axis(name, path, leaf):
         if jnp.ndim(leaf) == 0:
@@ -197,4 +197,8 @@ def _chain_axes(dynamics: Dynamics, target: Posterior, num_chains: int) -> tuple
             axes = eqx.tree_at(lambda t, name=name: getattr(t, name), axes, mapped, is_leaf=lambda x: x is None)
         return axes
 
-    return chains(dynamics, dynamics.batched), chains(target, ("inverse_temperature",))
+    of_target = chains(target, ("inverse_temperature",))
+    if target.center is not None:
+        centers = {site: 0 if jnp.ndim(target.center[site]) > len(shape) else None for site, shape in target.model.latents}
+        of_target = eqx.tree_at(lambda t: t.center, of_target, centers, is_leaf=lambda x: x is None)
+    return chains(dynamics, dynamics.batched), of_target

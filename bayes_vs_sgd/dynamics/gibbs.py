@@ -14,6 +14,9 @@ from ..model import Position
 from ..posterior import Posterior
 from .base import Dynamics, Info
 
+MOST_MOVES = 96
+"""Gauge moves between wide layers, which would take longer than the layers themselves."""
+
 
 class GibbsState(NamedTuple):
     """Position."""
@@ -43,7 +46,7 @@ class LinearNetworkGibbs(Dynamics):
     inputs, outputs
         Names of the data.
     gauge_moves
-        Moves for each pair of layers in a sweep; by default three for each hidden unit.
+        Moves for each pair of layers in a sweep; by default three for each hidden unit, at most 96.
     """
 
     law: ClassVar = "exact"
@@ -80,9 +83,7 @@ class LinearNetworkGibbs(Dynamics):
             (jnp.asarray(inputs.T @ inputs), jnp.asarray(outputs.T @ inputs)),
             is_leaf=lambda x: x is None,
         )
-        beta = target.inverse_temperature
-        one = eqx.tree_at(lambda t: t.inverse_temperature, target, jnp.asarray(np.ravel(beta)[0]))
-        _check_conditionals(ready, one)
+        _check_conditionals(ready, target.of_one_chain())
         return ready
 
     def init(self, target: Posterior, key: Array, position: Position) -> GibbsState:
@@ -132,7 +133,7 @@ class LinearNetworkGibbs(Dynamics):
         """Metropolis moves along random one-parameter groups between neighbouring layers."""
         accepted = []
         for layer in range(len(weights) - 1):
-            moves = self.gauge_moves if self.gauge_moves is not None else 3 * weights[layer].shape[0]
+            moves = min(3 * weights[layer].shape[0], MOST_MOVES) if self.gauge_moves is None else self.gauge_moves
             if moves == 0:
                 continue
 

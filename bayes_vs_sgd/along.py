@@ -1,0 +1,179 @@
+r"""Learning coefficient and free energy along training: of the local Gibbs law around each checkpoint of a run.
+
+Around a checkpoint w_k, with the prior pulled to it and normalised,
+
+.. math:: \varphi_k(\theta) \propto \pi(\theta)\, e^{-\frac\gamma2 \|\theta - w_k\|^2}, \qquad
+    F_k = -\log \int \varphi_k(\theta)\, e^{-n \beta L(\theta)} d\theta = \int_0^1 n \beta\, E_{t \beta}[L]\, dt.
+
+All checkpoints and all rungs of the ladder of temperatures t_j = (j/J)^5 are chains of one run, so nothing is compiled twice. The
+learning coefficient is n beta (E[L] - L(w_k)) on the last rung; it is negative where training still falls.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from .diagnostics import ess, finite_or_none, mean_error, rhat
+from .dynamics import NUTS
+from .errors import InputError
+from .estimate import Estimate, with_error
+from .given import read_positions, site_values
+from .observables import available, select
+from .posterior import Posterior
+from .results import open_run, whole
+from .simulate import simulate
+
+NUM_RUNGS, POWER = 12, 5
+"""Rungs of the ladder, and by what power of j/J they lie closer near t = 0."""
+LEFT_OUT = 1 / 3
+"""Share of the draws before the law is taken to be reached."""
+LIMIT = 1.05
+"""R-hat above which a checkpoint's numbers are doubted."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One place of a run: its step and loss, and the local learning coefficient and free energy there."""
+
+    step: int
+    loss: float
+    effective_rank: float | None
+    learning_coefficient: Estimate
+    free_energy: Estimate
+    rhat: float
+    ess: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return finite_or_none(asdict(self))
+
+
+def along_training(
+    run: xr.DataTree | str | Path,
+    target: Posterior,
+    *,
+    key: int = 0,
+    num_checkpoints: int = 12,
+    num_chains: int = 4,
+    num_draws: int = 300,
+    chain: int = 0,
+    progress: bool = True,
+) -> list[Checkpoint]:
+    """Measure at evenly spaced draws of one chain of a run.
+
+    Parameters
+    ----------
+    run
+        With recorded positions: a tree, a run folder, or a NetCDF file of positions.
+    target
+        Its inverse temperature and localisation (which must be > 0) are used; its centre is not.
+    key
+        Seed.
+    num_checkpoints, num_chains, num_draws
+        Checkpoints, chains at each rung of each, and draws of each of these.
+    chain
+        Of the run.
+    progress
+        Show it on standard error.
+
+    Raises
+    ------
+    InputError
+        If no positions are recorded, or the localisation is 0.
+    """
+    if not float(target.localization) > 0:
+        raise InputError("along a run the law must be local: give --localization, in units of 1/position squared")
+    tree = run if isinstance(run, xr.DataTree) else read_run(run)
+    values = site_values(tree, target)
+    draws = next(iter(values.values())).shape[1]
+    chosen = np.unique(np.linspace(0, draws - 1, min(num_checkpoints, draws)).round().astype(int))
+    centers = {site: v[chain, chosen] for site, v in values.items()}
+    steps = tree["posterior"].to_dataset().coords.get("step") if "posterior" in tree else None
+    steps = chosen + 1 if steps is None else np.asarray(steps)[chosen]
+
+    ladder = (np.arange(NUM_RUNGS + 1) / NUM_RUNGS) ** POWER
+    shape = (len(chosen), len(ladder), num_chains)
+    place = np.broadcast_to(np.arange(len(chosen))[:, None, None], shape).ravel()
+    rung = np.broadcast_to(ladder[None, :, None], shape).ravel()
+    positions = eqx.filter_jit(jax.vmap(target.model.unconstrain))(centers)
+    local = eqx.tree_at(
+        lambda t: (t.inverse_temperature, t.center),
+        target,
+        (jnp.asarray(rung * float(target.inverse_temperature), float), {k: v[place] for k, v in positions.items()}),
+        is_leaf=lambda x: x is None,
+    )
+    dynamics = target.model.exact_sampler or NUTS()
+    found = simulate(
+        dynamics,
+        local,
+        key=key,
+        num_chains=len(place),
+        num_draws=num_draws,
+        num_warmup=200 * dynamics.adaptive,
+        initial={site: np.asarray(v)[place] for site, v in centers.items()},
+        observables=["loss"],
+        progress=progress,
+        title="along the run",
+    )
+    losses = np.asarray(whole(found)["posterior"]["loss"].values, float)
+    losses = losses[:, int(LEFT_OUT * num_draws) :].reshape(*shape, -1)
+    seen = _at_centers(target, positions)
+    scale = float(target.scale)
+    return [
+        Checkpoint(
+            int(steps[index]),
+            float(seen["loss"][index]),
+            float(seen["effective_rank"][index]) if "effective_rank" in seen else None,
+            with_error(scale * (last.mean() - float(seen["loss"][index])), scale * mean_error(last, False)),
+            _integral(scale * losses[index], ladder),
+            rhat(last),
+            ess(last),
+        )
+        for index, last in enumerate(losses[:, -1])
+    ]
+
+
+def read_run(path: str | Path) -> xr.DataTree:
+    """A run folder or a NetCDF file."""
+    tree = read_positions(path) if Path(path).is_file() else open_run(path)
+    return tree.load()
+
+
+def _at_centers(target: Posterior, positions: Any) -> dict[str, np.ndarray]:
+    """Loss and effective rank at each checkpoint."""
+    names = [name for name in ("loss", "effective_rank") if name in available(target.model)]
+    items = select(target.model, names)
+
+    @eqx.filter_jit
+    def evaluate(model, positions):
+        def one(position):
+            return {name: item(model, model.constrain(position)) for name, item in items.items()}
+
+        return jax.lax.map(one, positions)
+
+    return {name: np.asarray(v, float) for name, v in evaluate(target.model, positions).items()}
+
+
+def _integral(energies: np.ndarray, ladder: np.ndarray) -> Estimate:
+    """Integral over t of E_t[n beta L] (rung, chain, draw) by the trapezoid rule with derivatives, -Var_t, at the ends.
+
+    Its error is that of the means, and the difference from the integral over every other rung.
+    """
+    mean, variance = energies.mean(axis=(1, 2)), energies.var(axis=(1, 2))
+
+    def integrate(used: slice) -> float:
+        widths = np.diff(ladder[used])
+        middle = (mean[used][1:] + mean[used][:-1]) / 2
+        return float(np.sum(widths * middle + widths**2 * np.diff(variance[used]) / 12))
+
+    weights = (np.diff(ladder, prepend=0) + np.diff(ladder, append=ladder[-1])) / 2
+    errors = np.array([mean_error(rung, False) for rung in energies])
+    value = integrate(slice(None))
+    return with_error(value, math.hypot(float(np.sqrt(np.sum((weights * errors) ** 2))), value - integrate(slice(None, None, 2))))
