@@ -19,6 +19,7 @@ from bayes_vs_sgd.theory.linear_networks import (
     local_two_layers,
     product_ranks,
 )
+from bayes_vs_sgd.theory.two_layers import MOST_EIGENVALUES, two_layer_moments
 
 PIECE = 4096
 """Inputs drawn at once where they are not kept."""
@@ -97,13 +98,21 @@ def network(config: Config, weights: list, given: dict) -> bvs.Model:
 
 
 def expected_loss(config: Config, target: bvs.Posterior) -> float | None:
-    """E[L] of one layer in closed form, of two with one output up to one integral (``theory/evidence.py``)."""
-    widths, model, beta = config.widths, target.model, float(target.inverse_temperature)
+    """E[L] of one layer in closed form, of two with one output up to one integral (``theory/evidence.py``).
+
+    Of two layers at the zero map, without label noise, by quadrature over eigenvalues (``theory/two_layers.py``).
+    """
+    widths, noise, prior_scale = config.widths, config.noise, config.prior_scale
+    model, beta = target.model, float(target.inverse_temperature)
     x, y = (np.asarray(model.compressed[name], float) for name in "xy")
+    zero = config.teacher == "balanced" and not config.spectrum and config.noise_free and config.inputs == "whitened"
     if len(widths) == 2:
-        total = regression_total_loss(x, y, config.noise, config.prior_scale, beta)
+        total = regression_total_loss(x, y, noise, prior_scale, beta)
     elif len(widths) == 3 and widths[-1] == 1:
-        total = two_layer_total_loss(x, y, widths[1], config.noise, config.prior_scale, beta)
+        total = two_layer_total_loss(x, y, widths[1], noise, prior_scale, beta)
+    elif len(widths) == 3 and zero and min(widths) <= MOST_EIGENVALUES and beta > 0:
+        precision = beta * config.num_examples * prior_scale**4 / noise**2
+        total = two_layer_moments(widths, precision).energy / beta + y.size * np.log(2 * np.pi * noise**2) / 2
     else:
         return None
     return (total + float(model.offset)) / model.num_examples
