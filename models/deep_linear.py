@@ -30,21 +30,13 @@ class Config:
     """Widths, teacher, inputs, noise and prior."""
 
     widths: tuple[int, ...] = (3, 3, 3)  # from input to output, without the unseen inputs
-    teacher: str = (
-        "balanced"  # or "random": normal layers, each of random rank with probability 1/2, as public benchmarks do
-    )
-    spectrum: tuple[float, ...] = (
-        2.0,
-        1.0,
-        0.4,
-    )  # singular values of a balanced teacher's map; their number is its rank
+    teacher: str = "balanced"  # or "random": normal layers, half of them cut to a random rank, as in public benchmarks
+    spectrum: tuple[float, ...] = (2.0, 1.0, 0.4)  # singular values of a balanced teacher's map, as many as its rank
     layer_ranks: tuple[int, ...] = ()  # rank of each balanced layer; minimal (that of the map) if empty
     inputs: str = "whitened"  # "whitened" (X'X = n I exactly), "gaussian" or "uniform" (on [-10, 10])
     unseen_inputs: int = 1  # further inputs that are zero in every example
     num_examples: int = 1000
-    sufficient: bool = (
-        False  # draw what the posterior needs of the examples, not the examples: any number, full batch only
-    )
+    sufficient: bool = False  # draw what the posterior needs of the examples, not them: any number, full batch only
     num_held_out: int = 1000  # further examples that nothing is fitted to, >= 2
     noise: float = 3.0  # standard deviation of the observations
     noise_free: bool = False  # labels without noise; the likelihood keeps it

@@ -50,7 +50,7 @@ def test_either_layer_may_be_integrated_out(precision):
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize("widths", [(3, 3, 3), (2, 5, 3), (4, 4, 4)])
+@pytest.mark.parametrize("widths", [(3, 3, 3), (2, 5, 3), (4, 4, 4), (3, 400, 5)])
 def test_without_data_the_prior_is_normalised_and_the_energy_is_the_slope(widths):
     assert two_layer_moments(widths, 0.0) == pytest.approx((0.0, 0.0), abs=1e-7)
     up, down = (two_layer_moments(widths, 20.0 * factor).log_evidence for factor in (1 + 1e-3, 1 - 1e-3))

@@ -20,7 +20,7 @@ from ..errors import InputError
 MOST_EIGENVALUES = 4
 """The determinant has p! terms."""
 STEP = 0.01
-"""Of the logarithm of an eigenvalue: Simpson's rule errs by its fourth power."""
+"""Of the logarithm of an eigenvalue, at ten degrees of freedom or less: Simpson's rule errs by its fourth power."""
 
 
 class TwoLayerMoments(NamedTuple):
@@ -55,10 +55,13 @@ def two_layer_moments(widths: Sequence[int], precision: float) -> TwoLayerMoment
     small, large = sorted((hidden, side))
     t, top = float(precision), 2 * (large + 60.0 + 6 * small)
     low = -80.0 / (large - small + 1) - np.log1p(t)
-    u = np.arange(low, np.log(top), STEP)
+    step = STEP * min(1.0, np.sqrt(10 / large))  # the logarithm of an eigenvalue has standard deviation sqrt(2 / q)
+    u = np.arange(low, np.log(top), step)
     values = np.exp(u)
     damping = np.log1p(t * values)
-    weight = np.exp((large - small + 1) / 2 * u - values / 2 - rows / 2 * damping)  # with the Jacobian of the logarithm
+    log_weight = (large - small + 1) / 2 * u - values / 2 - rows / 2 * damping  # with the Jacobian of the logarithm
+    peak = log_weight.max()
+    weight = np.exp(log_weight - peak)
     slope = rows / 2 * t * values / (1 + t * values)
     total, energy = 0.0, 0.0
     for order in permutations(range(small)):
@@ -66,11 +69,12 @@ def two_layer_moments(widths: Sequence[int], precision: float) -> TwoLayerMoment
         for power in order:
             factor = weight * values**power
             mass, derivative = (
-                cumulative_simpson(f * factor, dx=STEP, initial=0.0) for f in (mass, derivative + slope * mass)
+                cumulative_simpson(f * factor, dx=step, initial=0.0) for f in (mass, derivative + slope * mass)
             )
         sign = np.linalg.det(np.eye(small)[list(order)])
         total, energy = total + sign * mass[-1], energy + sign * derivative[-1]
-    return TwoLayerMoments(float(np.log(total) - _log_normalizer(small, large)), float(energy / total))
+    log_evidence = np.log(total) + small * peak - _log_normalizer(small, large)
+    return TwoLayerMoments(float(log_evidence), float(energy / total))
 
 
 def _log_normalizer(small: int, large: int) -> float:
