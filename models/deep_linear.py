@@ -19,6 +19,7 @@ from bayes_vs_sgd.theory.linear_networks import (
     local_two_layers,
     product_ranks,
 )
+from bayes_vs_sgd.theory.two_layers import MOST_EIGENVALUES, two_layer_moments
 
 PIECE = 4096
 """Inputs drawn at once where they are not kept."""
@@ -29,21 +30,13 @@ class Config:
     """Widths, teacher, inputs, noise and prior."""
 
     widths: tuple[int, ...] = (3, 3, 3)  # from input to output, without the unseen inputs
-    teacher: str = (
-        "balanced"  # or "random": normal layers, each of random rank with probability 1/2, as public benchmarks do
-    )
-    spectrum: tuple[float, ...] = (
-        2.0,
-        1.0,
-        0.4,
-    )  # singular values of a balanced teacher's map; their number is its rank
+    teacher: str = "balanced"  # or "random": normal layers, half of them cut to a random rank, as in public benchmarks
+    spectrum: tuple[float, ...] = (2.0, 1.0, 0.4)  # singular values of a balanced teacher's map, as many as its rank
     layer_ranks: tuple[int, ...] = ()  # rank of each balanced layer; minimal (that of the map) if empty
     inputs: str = "whitened"  # "whitened" (X'X = n I exactly), "gaussian" or "uniform" (on [-10, 10])
     unseen_inputs: int = 1  # further inputs that are zero in every example
     num_examples: int = 1000
-    sufficient: bool = (
-        False  # draw what the posterior needs of the examples, not the examples: any number, full batch only
-    )
+    sufficient: bool = False  # draw what the posterior needs of the examples, not them: any number, full batch only
     num_held_out: int = 1000  # further examples that nothing is fitted to, >= 2
     noise: float = 3.0  # standard deviation of the observations
     noise_free: bool = False  # labels without noise; the likelihood keeps it
@@ -97,13 +90,21 @@ def network(config: Config, weights: list, given: dict) -> bvs.Model:
 
 
 def expected_loss(config: Config, target: bvs.Posterior) -> float | None:
-    """E[L] of one layer in closed form, of two with one output up to one integral (``theory/evidence.py``)."""
-    widths, model, beta = config.widths, target.model, float(target.inverse_temperature)
+    """E[L] of one layer in closed form, of two with one output up to one integral (``theory/evidence.py``).
+
+    Of two layers at the zero map, without label noise, by quadrature over eigenvalues (``theory/two_layers.py``).
+    """
+    widths, noise, prior_scale = config.widths, config.noise, config.prior_scale
+    model, beta = target.model, float(target.inverse_temperature)
     x, y = (np.asarray(model.compressed[name], float) for name in "xy")
+    zero = config.teacher == "balanced" and not config.spectrum and config.noise_free and config.inputs == "whitened"
     if len(widths) == 2:
-        total = regression_total_loss(x, y, config.noise, config.prior_scale, beta)
+        total = regression_total_loss(x, y, noise, prior_scale, beta)
     elif len(widths) == 3 and widths[-1] == 1:
-        total = two_layer_total_loss(x, y, widths[1], config.noise, config.prior_scale, beta)
+        total = two_layer_total_loss(x, y, widths[1], noise, prior_scale, beta)
+    elif len(widths) == 3 and zero and min(widths) <= MOST_EIGENVALUES and beta > 0:
+        precision = beta * config.num_examples * prior_scale**4 / noise**2
+        total = two_layer_moments(widths, precision).energy / beta + y.size * np.log(2 * np.pi * noise**2) / 2
     else:
         return None
     return (total + float(model.offset)) / model.num_examples
