@@ -176,4 +176,6 @@ def _integral(energies: np.ndarray, ladder: np.ndarray) -> Estimate:
     weights = (np.diff(ladder, prepend=0) + np.diff(ladder, append=ladder[-1])) / 2
     errors = np.array([mean_error(rung, False) for rung in energies])
     value = integrate(slice(None))
-    return with_error(value, math.hypot(float(np.sqrt(np.sum((weights * errors) ** 2))), value - integrate(slice(None, None, 2))))
+    return with_error(
+        value, math.hypot(float(np.sqrt(np.sum((weights * errors) ** 2))), value - integrate(slice(None, None, 2)))
+    )

@@ -199,6 +199,8 @@ def _chain_axes(dynamics: Dynamics, target: Posterior, num_chains: int) -> tuple
 
     of_target = chains(target, ("inverse_temperature",))
     if target.center is not None:
-        centers = {site: 0 if jnp.ndim(target.center[site]) > len(shape) else None for site, shape in target.model.latents}
+        centers = {
+            site: 0 if jnp.ndim(target.center[site]) > len(shape) else None for site, shape in target.model.latents
+        }
         of_target = eqx.tree_at(lambda t: t.center, of_target, centers, is_leaf=lambda x: x is None)
     return chains(dynamics, dynamics.batched), of_target
