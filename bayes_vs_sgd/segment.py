@@ -18,8 +18,8 @@ from .posterior import Posterior
 
 BUFFER_DRAWS, BUFFER_BYTES = 1024, 2**26
 """Most draws a segment holds, and most memory for them."""
-CHAINS_PER_DEVICE = 32
-"""Fewer chains than that are not worth another device."""
+CHAINS_PER_DEVICE, WIDE = 32, 10_000
+"""Fewer chains than that are not worth another device, unless they have that many parameters."""
 CHAIN = jax.sharding.PartitionSpec("chain")
 
 
@@ -84,25 +84,25 @@ def run_segment(
         losses = jax.vmap(lambda t, c: t.model.loss(c.states.position), in_axes=(axes[1], last))(target, carry)
         return jax.tree.map(lambda x: jnp.moveaxis(x, last, 0), carry), buffer, losses
 
-    return _on_devices(segment, axes, keys.shape[0])(dynamics, target, keys, carry)
+    mesh = chain_devices(keys.shape[0], target.model.num_parameters)
+    return _on_devices(segment, axes, mesh)(dynamics, target, keys, carry)
 
 
-def chain_devices(num_chains: int) -> jax.sharding.Mesh | None:
+def chain_devices(num_chains: int, num_parameters: int) -> jax.sharding.Mesh | None:
     """Return as many devices as divide the chains, if more than one is worth it."""
-    most = min(jax.device_count(), num_chains // CHAINS_PER_DEVICE)
+    most = min(jax.device_count(), num_chains // (1 if num_parameters >= WIDE else CHAINS_PER_DEVICE))
     devices = next((n for n in range(most, 0, -1) if num_chains % n == 0), 1)
     return None if devices == 1 else jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("chain",))
 
 
-def to_devices(tree: Any, num_chains: int) -> Any:
+def to_devices(tree: Any, num_chains: int, num_parameters: int) -> Any:
     """Put arrays with a leading chain axis where a segment leaves them, so that the second one finds what the first found."""
-    mesh = chain_devices(num_chains)
+    mesh = chain_devices(num_chains, num_parameters)
     return tree if mesh is None else jax.device_put(tree, jax.sharding.NamedSharding(mesh, CHAIN))
 
 
-def _on_devices(segment: Callable, axes: tuple[Any, Any], num_chains: int) -> Callable:
+def _on_devices(segment: Callable, axes: tuple[Any, Any], mesh: jax.sharding.Mesh | None) -> Callable:
     """Split a segment's chains over the devices; chains never talk to each other."""
-    mesh = chain_devices(num_chains)
     if mesh is None:
         return segment
     whole = jax.sharding.PartitionSpec()

@@ -24,12 +24,12 @@ from .observables import select
 from .posterior import Posterior
 from .progress import Progress
 from .results import Record
-from .segment import buffer_slots, run_segment, to_devices
+from .segment import WIDE, buffer_slots, run_segment, to_devices
 from .start import check_start, first_states, places
 from .store import Store
 
-FIRST_SEGMENT = 10
-"""Steps of the first segment, which measures the speed."""
+FIRST_SEGMENT, FIRST_OF_WIDE = 10, 1
+"""Steps of the first segment, which measures the speed; a step of a wide model takes long itself."""
 SEGMENT_SECONDS = 2.0
 """Wanted wall time of a segment: a compiled call does not hear Ctrl-C."""
 
@@ -115,9 +115,10 @@ def simulate(
         record.store.open(record.manifest)
     keys, positions = places(target, start, num_chains, key, initial_scale)
     step, carry = record.resume(first_states(prepared, target, axes, keys, positions))
-    keys, carry = to_devices((keys, carry), num_chains)
+    keys, carry = to_devices((keys, carry), num_chains, target.model.num_parameters)
     run = partial(run_segment, prepared, target, keys, chosen, axes, record_positions)
-    pace = Pace(buffer_slots(target, chosen, record_positions, num_chains), thinning)
+    first = FIRST_OF_WIDE if target.model.num_parameters >= WIDE else FIRST_SEGMENT
+    pace = Pace(buffer_slots(target, chosen, record_positions, num_chains), thinning, first)
     schedule = prepared.warmup_schedule(num_warmup)
 
     total, stopped, started = num_warmup + num_steps, "finished", time.monotonic()
@@ -146,8 +147,8 @@ def simulate(
 class Pace:
     """How long the next segment is: about the wanted wall time, whole draws if they fit, no more than the buffer."""
 
-    def __init__(self, slots: int, thinning: int):
-        self.slots, self.thinning = slots, thinning
+    def __init__(self, slots: int, thinning: int, first: int = FIRST_SEGMENT):
+        self.slots, self.thinning, self.first = slots, thinning, first
         self.speed: float | None = None
 
     @contextmanager
@@ -160,7 +161,7 @@ class Pace:
 
     def length(self, warming_up: bool) -> int:
         """Steps of the next segment; a warm-up records nothing, so that the buffer does not bound it."""
-        steps = FIRST_SEGMENT if self.speed is None else max(int(self.speed * SEGMENT_SECONDS), 1)
+        steps = self.first if self.speed is None else max(int(self.speed * SEGMENT_SECONDS), 1)
         if warming_up:
             return steps
         steps = min(steps, (self.slots - 1) * self.thinning)

@@ -58,6 +58,8 @@ class LinearNetworkGibbs(Dynamics):
     prior_scale: Float[Array, " layers"]
     second_moment: Float[Array, "d_in d_in"] | None
     cross_moment: Float[Array, "d_out d_in"] | None
+    inputs_basis: tuple[Array, Array] | None
+    """Eigenvalues and eigenvectors of the second moment."""
 
     def __init__(
         self,
@@ -71,16 +73,17 @@ class LinearNetworkGibbs(Dynamics):
         self.layers, self.inputs, self.outputs, self.gauge_moves = tuple(layers), inputs, outputs, gauge_moves
         self.noise = jnp.asarray(noise, float)
         self.prior_scale = jnp.asarray(np.broadcast_to(np.asarray(prior_scale, float), (len(layers),)), float)
-        self.second_moment = self.cross_moment = None
+        self.second_moment = self.cross_moment = self.inputs_basis = None
 
     def prepare(self, target: Posterior) -> "LinearNetworkGibbs":
         """Compute the data's moments and check the conditionals against the target's log density."""
         data = target.model.compressed or target.model.data
         inputs, outputs = (np.asarray(data[k]).reshape(data[k].shape[0], -1) for k in (self.inputs, self.outputs))
+        moment = inputs.T @ inputs
         ready = eqx.tree_at(
-            lambda s: (s.second_moment, s.cross_moment),
+            lambda s: (s.second_moment, s.cross_moment, s.inputs_basis),
             self,
-            (jnp.asarray(inputs.T @ inputs), jnp.asarray(outputs.T @ inputs)),
+            (jnp.asarray(moment), jnp.asarray(outputs.T @ inputs), tuple(map(jnp.asarray, np.linalg.eigh(moment)))),
             is_leaf=lambda x: x is None,
         )
         _check_conditionals(ready, target.of_one_chain())
@@ -115,14 +118,17 @@ class LinearNetworkGibbs(Dynamics):
         """Mean and scale of a layer in the eigenbases of A'A (left) and ZZ' (right), and those bases."""
         assert self.second_moment is not None  # by prepare
         assert self.cross_moment is not None
+        assert self.inputs_basis is not None
         below, above = jnp.eye(weights[0].shape[1]), jnp.eye(weights[-1].shape[0])
         for matrix in weights[:layer]:
             below = matrix @ below
         for matrix in reversed(weights[layer + 1 :]):
             above = above @ matrix
         precision = target.inverse_temperature / self.noise**2
-        left_values, left = jnp.linalg.eigh(above.T @ above)
-        right_values, right = jnp.linalg.eigh(below @ self.second_moment @ below.T)
+        left_values, left = (
+            (jnp.ones(len(above)), above) if layer == len(weights) - 1 else jnp.linalg.eigh(above.T @ above)
+        )
+        right_values, right = self.inputs_basis if layer == 0 else jnp.linalg.eigh(below @ self.second_moment @ below.T)
         pull = self._centers(target)[layer] * target.localization
         linear = precision * above.T @ self.cross_moment @ below.T + pull
         total = precision * jnp.outer(jnp.maximum(left_values, 0), jnp.maximum(right_values, 0))
