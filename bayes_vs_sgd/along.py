@@ -58,11 +58,11 @@ class Checkpoint:
 def along_training(
     run: xr.DataTree | str | Path,
     target: Posterior,
-    *,
     key: int = 0,
     num_checkpoints: int = 12,
     num_chains: int = 4,
     num_draws: int = 300,
+    *,
     chain: int = 0,
     progress: bool = True,
 ) -> list[Checkpoint]:
@@ -102,7 +102,7 @@ def along_training(
     shape = (len(chosen), len(ladder), num_chains)
     place = np.broadcast_to(np.arange(len(chosen))[:, None, None], shape).ravel()
     rung = np.broadcast_to(ladder[None, :, None], shape).ravel()
-    positions = eqx.filter_jit(jax.vmap(target.model.unconstrain))(centers)
+    positions = jax.vmap(target.model.unconstrain)(centers)
     local = eqx.tree_at(
         lambda t: (t.inverse_temperature, t.center),
         target,

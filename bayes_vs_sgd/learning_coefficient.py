@@ -8,7 +8,7 @@ optimum and at the empirical minimum differ by about d/(2n). ``measure.py`` gets
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -88,8 +88,15 @@ class Chains:
     excess: np.ndarray
     size: np.ndarray
     num_lost: int
-    diverging: float
-    num_gradients: float
+    diverging: float = 0.0
+    num_gradients: float = 0.0
+    step_sizes: np.ndarray | None = None
+    """Of each chain, where they differ."""
+
+    def rung(self, step_size: float) -> "Chains":
+        """Chains of one step size."""
+        chosen = self.step_sizes == step_size
+        return replace(self, excess=self.excess[chosen], size=self.size[chosen], step_sizes=None)
 
     @property
     def rhat(self) -> float:
@@ -248,17 +255,21 @@ def read_chains(tree: xr.DataTree, target: Posterior, baseline: float, left_out:
     if "posterior" not in tree or tree["posterior"].sizes["draw"] < FEWEST_DRAWS:
         raise InputError(f"too few draws for an estimate: a chain needs at least {FEWEST_DRAWS}")
     kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
+    drawn = {name: np.asarray(tree["posterior"][name].values, float) for name in _recorded(tree)}
+    kept &= np.all([np.isfinite(v).all(axis=1) for v in drawn.values()], axis=0)
     if not kept.any():
         raise InputError("every chain was lost: take a smaller step")
     first = int(left_out * tree["posterior"].sizes["draw"])
     scale = np.asarray(target.scale, float)
     scale = scale[kept, None] if scale.ndim else scale
-    draws = {name: np.asarray(tree["posterior"][name].values, float)[kept, first:] for name in _recorded(tree)}
+    draws = {name: v[kept, first:] for name, v in drawn.items()}
     stats_group = tree["sample_stats"].to_dataset()
     diverging = float(stats_group["diverging"].values.mean()) if "diverging" in stats_group else 0.0
     gradients = float(stats_group["num_gradients"].values.sum())
     excess = scale * (draws["loss"] - baseline)
-    return Chains(excess, draws.get("squared_norm", excess), int((~kept).sum()), diverging, gradients)
+    steps = tree["posterior"].to_dataset().coords.get("step_time")
+    steps = None if steps is None else np.asarray(steps)[kept]
+    return Chains(excess, draws.get("squared_norm", excess), int((~kept).sum()), diverging, gradients, steps)
 
 
 def _recorded(tree: xr.DataTree) -> list[str]:

@@ -227,23 +227,18 @@ def _estimate(
 ) -> tuple[Chains, tuple[float, float], float | None, list[str]]:
     """Chains, the estimate with its error, what is left of the step size's bias, and doubts."""
     chains = read_chains(tree, target, baseline, LEFT_OUT)
-    if "step_time" not in tree["posterior"].coords:
+    if chains.step_sizes is None:
         return chains, (float(chains.excess.mean()), mean_error(chains.excess, False)), 0.0, chains.doubts()
-    kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
-    steps = np.asarray(tree["posterior"].to_dataset()["step_time"])[kept]
-    rungs, values, errors, doubts = np.unique(steps), [], [], []
+    rungs, values, errors, doubts = np.unique(chains.step_sizes), [], [], []
     for step in rungs:
-        part = Chains(chains.excess[steps == step], chains.size[steps == step], chains.num_lost, 0.0, 0.0)
+        part = chains.rung(step)
         values.append(part.excess.mean())
         errors.append(mean_error(part.excess, False))
         doubts += [f"step size {step:.2g}: {doubt}" for doubt in part.doubts()]
     if len(rungs) < len(RUNGS):
         doubts.append("every chain of the largest step size was lost")
-    finest = Chains(
-        chains.excess[steps == rungs[0]], chains.size[steps == rungs[0]], chains.num_lost, 0.0, chains.num_gradients
-    )
     estimate, left = extrapolate(rungs ** bias_order(sampler_of(tree)), np.array(values), np.array(errors))
-    return finest, (estimate.value, estimate.standard_error), left, doubts
+    return chains.rung(rungs[0]), (estimate.value, estimate.standard_error), left, doubts
 
 
 def extrapolate(steps: np.ndarray, values: np.ndarray, errors: np.ndarray) -> tuple[Estimate, float | None]:

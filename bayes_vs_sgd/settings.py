@@ -68,6 +68,10 @@ class LLC:
     """Chains start from prior draws times this."""
     second: bool = True
     """Ask a sampler of another kind too, where the first is not the model's exact one."""
+    along: Path | None = None
+    """Folder or NetCDF file of a run that has recorded its positions: measure around each of its checkpoints instead."""
+    num_checkpoints: int = 12
+    """Checkpoints along a run."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from .along import along_training
 from .comparison.compare import Comparison
 from .comparison.control import Control, run_control
 from .comparison.run import Study
@@ -15,8 +16,9 @@ from .errors import InputError
 from .free_energy import free_energy
 from .measure import measure_posterior, posterior
 from .model import Model
-from .report.estimates import free_energy_table, llc_table
-from .report.page import comparison_page, free_energy_page, llc_page
+from .posterior import Posterior
+from .report.estimates import along_table, free_energy_table, llc_table
+from .report.page import along_page, comparison_page, free_energy_page, llc_page
 from .report.tables import comparison_table
 from .settings import LLC, Compare, FreeEnergy, Run
 from .store import write_file
@@ -81,11 +83,25 @@ def repeat() -> str:
 def llc_verb(model: Model, settings: LLC, run: Run, folder: Path, console: Console) -> dict[str, Any]:
     """Measure the learning coefficient."""
     target = posterior(model, settings)
+    if settings.along is not None:
+        return along_verb(target, settings, run, folder, console)
     found, tree = measure_posterior(target, settings, run.seed, folder)
     console.print(llc_table(found, target))
     write_page(console, folder / "llc.html", llc_page(found, tree, target, describe_model(model), repeat()))
     more = {"inverse_temperature": float(target.inverse_temperature), "localization": settings.localization}
     return found.to_json() | {"model": describe_model(model)} | more
+
+
+def along_verb(target: Posterior, settings: LLC, run: Run, folder: Path, console: Console) -> dict[str, Any]:
+    """Measure around the checkpoints of a run."""
+    assert settings.along is not None
+    lengths = (settings.num_checkpoints, settings.num_chains, settings.num_draws)
+    found = along_training(settings.along, target, run.seed, *lengths)
+    console.print(along_table(found))
+    described = describe_model(target.model)
+    write_page(console, folder / "llc.html", along_page(found, target, described, repeat()))
+    more = {"inverse_temperature": float(target.inverse_temperature), "localization": settings.localization}
+    return {"along": [point.to_json() for point in found], "model": described, "run": str(settings.along)} | more
 
 
 def free_energy_verb(model: Model, settings: FreeEnergy, run: Run, folder: Path, console: Console) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from .temperature import reference_scale
 MOMENTUM = 0.9
 MAX_DOUBLINGS = 6
 DRAWS = 16
+MOST_NUMBERS = 2 * 10**6
 """Recorded of an ensemble within its first steps: what changes slowly is seen in averages of some of them."""
 NOISELESS = 1e-10
 """Gradient noise at the minimum whose variance is this much smaller than at prior draws is rounding."""
@@ -184,6 +185,7 @@ class Study:
                 num_draws=num_steps // every,
                 initial_scale=self.initial_scale,
                 observables=self.observables,
+                record_positions=self.model.num_parameters * self.settings.num_seeds * DRAWS <= MOST_NUMBERS,
                 folder=self._folder(name),
                 progress=self.progress,
                 title=name,

@@ -1,11 +1,13 @@
 """Figures of learning coefficients and free energies. Plain matplotlib objects, to be restyled."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from ..along import Checkpoint
 from ..comparison.effects import scalar_draws
 from ..estimate import from_replicates
 from ..free_energy import FreeEnergy
@@ -89,4 +91,28 @@ def evidence_figure(found: FreeEnergy) -> Figure:
     axes.invert_yaxis()
     axes.ticklabel_format(axis="x", useOffset=False)
     axes.set_xlabel("log evidence")
+    return figure
+
+
+def along_figure(found: Sequence[Checkpoint]) -> Figure:
+    """Loss, effective rank, local learning coefficient and local free energy against the step, with 95 % intervals."""
+    steps = [point.step for point in found]
+    panels: dict[str, tuple[list[float], list[float]]] = {"loss": ([point.loss for point in found], [0.0] * len(found))}
+    ranks = [point.effective_rank for point in found if point.effective_rank is not None]
+    if len(ranks) == len(found):
+        panels["effective rank"] = (ranks, [0.0] * len(found))
+    for name in ("learning_coefficient", "free_energy"):
+        estimates = [getattr(point, name) for point in found]
+        halves = [(e.interval[1] - e.interval[0]) / 2 for e in estimates]
+        panels[f"local {name.replace('_', ' ')}"] = ([e.value for e in estimates], halves)
+    figure = new_figure(5.5, 1.7 * len(panels))
+    rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for index, (axes, (name, (values, halves))) in enumerate(zip(rows, panels.items(), strict=True)):
+        axes.errorbar(
+            steps, values, yerr=halves, fmt="o-", color=COLOURS[index % len(COLOURS)], markersize=3.5, linewidth=1.2
+        )
+        axes.set_ylabel(name)
+        if min(values) < 0 < max(values):
+            axes.axhline(0, color=GREY, linewidth=0.8)
+    rows[-1].set_xlabel("step")
     return figure

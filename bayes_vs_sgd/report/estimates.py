@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from rich.table import Table
 
+from ..along import Checkpoint
 from ..estimate import Estimate, from_replicates, with_error
 from ..free_energy import FreeEnergy
 from ..learning_coefficient import LearningCoefficient
@@ -121,3 +122,32 @@ def free_energy_rows(found: FreeEnergy, model: Model) -> list[tuple[str, str]]:
 def free_energy_table(found: FreeEnergy, model: Model) -> Table:
     """The same on the terminal."""
     return rows_table(free_energy_rows(found, model))
+
+
+ALONG = ("step", "loss", "effective rank", "learning coefficient", "free energy", "R-hat", "ESS")
+
+
+def along_rows(found: Sequence[Checkpoint]) -> list[tuple[str, ...]]:
+    """One row a checkpoint, under the heads of ``ALONG``."""
+    return [
+        (
+            f"{point.step:,}",
+            f"{point.loss:.5g}",
+            "-" if point.effective_rank is None else f"{point.effective_rank:.3g}",
+            str(point.learning_coefficient),
+            str(point.free_energy),
+            f"{point.rhat:.3f}",
+            f"{point.ess:,.0f}",
+        )
+        for point in found
+    ]
+
+
+def along_table(found: Sequence[Checkpoint]) -> Table:
+    """The same on the terminal."""
+    table = Table(box=None, pad_edge=False)
+    for head in ALONG:
+        table.add_column(head, justify="right")
+    for row in along_rows(found):
+        table.add_row(*row)
+    return table

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from ..along import LIMIT, Checkpoint
 from ..comparison.compare import Comparison
 from ..comparison.control import Control
 from ..comparison.run import Study
@@ -22,8 +23,8 @@ from ..free_energy import FreeEnergy
 from ..learning_coefficient import LearningCoefficient
 from ..model import Model
 from ..posterior import Posterior
-from .estimate_figures import evidence_figure, ladder_figure, running_mean_figure
-from .estimates import free_energy_rows, llc_rows
+from .estimate_figures import along_figure, evidence_figure, ladder_figure, running_mean_figure
+from .estimates import ALONG, along_rows, free_energy_rows, llc_rows
 from .figures import NAMES, TWO_SIDED, colour, forest_figure, spectrum_figure, temperature_range
 from .laws import density_figure, ecdf_difference_figure, path_figure
 from .tables import control_sentence, legend, number, used_beta, with_error
@@ -197,6 +198,27 @@ def llc_page(
         chains=svg(figure, f"Running means of {num_chains} chains, which end near {found.value:.3g}"),
         num_chains=num_chains,
         ladder="step_time" in tree["posterior"].coords,
+        model=model,
+        truth=target.model.truth,
+        command=command,
+    )
+
+
+def along_page(found: Sequence[Checkpoint], target: Posterior, model: dict[str, Any], command: str) -> str:
+    """HTML of learning coefficients and free energies along a run."""
+    first, last = found[0].learning_coefficient, found[-1].learning_coefficient
+    return render(
+        "along.html",
+        answer=f"Local learning coefficient {first} at step {found[0].step:,}, {last} at step {found[-1].step:,}",
+        heads=ALONG,
+        rows=along_rows(found),
+        figure=svg(
+            along_figure(found), "Loss, effective rank, local learning coefficient and free energy along training"
+        ),
+        doubted=[f"{point.step:,}" for point in found if not point.rhat < LIMIT],
+        limit=LIMIT,
+        beta=float(target.inverse_temperature),
+        gamma=float(target.localization),
         model=model,
         truth=target.model.truth,
         command=command,

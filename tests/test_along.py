@@ -1,0 +1,66 @@
+"""Local learning coefficients and free energies at the checkpoints of a run."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.along import _integral, along_training
+
+Z = stats.norm.isf(1e-6 / 2)
+
+
+@pytest.mark.law
+def test_at_every_checkpoint_of_a_regression_they_are_gaussian_integrals(load, x64):
+    """Prior and localisation are one Gaussian, pulled to another place at each checkpoint."""
+    model = load("linear_regression", num_examples=60)
+    beta, gamma = 0.3, 20.0
+    start = {name: np.full((2, *shape), 2.0) for name, shape in model.latents}
+    descent = bvs.GradientDescent(learning_rate=0.3)
+    run = bvs.simulate(
+        descent, bvs.Posterior(model), key=0, num_chains=2, num_steps=20, num_draws=5, initial=start,
+        record_positions=True, progress=False,
+    )  # fmt: skip
+    target = bvs.Posterior(model, beta, localization=gamma)
+    found = along_training(run, target, num_checkpoints=3, num_draws=600, progress=False)
+    assert [point.step for point in found] == [4, 12, 20]
+    x, y = (np.asarray(model.data[name], float) for name in "xy")
+    y = y.ravel()
+    site = model.latents[0][0]
+    for point, draw in zip(found, (0, 2, 4), strict=True):
+        center = np.asarray(run["posterior"][site].values[0, draw], float).ravel()
+        pulled = 1 + gamma
+        precision, linear = pulled * np.eye(len(center)) + beta * x.T @ x, gamma * center + beta * x.T @ y
+        mean, covariance = np.linalg.solve(precision, linear), np.linalg.inv(precision)
+        nl = 0.5 * (np.sum((y - x @ mean) ** 2) + np.trace(x @ covariance @ x.T)) + len(x) * 0.5 * np.log(2 * np.pi)
+        at_center = 0.5 * np.sum((y - x @ center) ** 2) + len(x) * 0.5 * np.log(2 * np.pi)
+        local = point.learning_coefficient
+        assert abs(local.value - beta * (nl - at_center)) < Z * local.standard_error
+        log_ratio = 0.5 * linear @ mean - 0.5 * np.linalg.slogdet(precision)[1]
+        log_ratio -= 0.5 * gamma**2 * center @ center / pulled - 0.5 * len(center) * np.log(pulled)
+        exact = beta * (0.5 * y @ y + len(x) * 0.5 * np.log(2 * np.pi)) - log_ratio
+        assert abs(point.free_energy.value - exact) < Z * point.free_energy.standard_error
+        assert point.free_energy.standard_error < 0.02 * exact
+        assert point.loss == pytest.approx(at_center / len(x))
+        assert point.rhat < 1.05
+
+
+@pytest.mark.exact
+def test_the_ladder_integrates_what_a_gaussian_has():
+    """E_t = c / (1 + a t) with variance its derivative: log(1 + a) c / a, to the error that is printed."""
+    ladder = (np.arange(13) / 12) ** 5
+    rng = np.random.default_rng(0)
+    scale = 1 / np.sqrt(1 + 50 * ladder)
+    energies = 25 * (scale[:, None, None] * rng.normal(size=(13, 4, 4000))) ** 2
+    found = _integral(energies, ladder)
+    assert abs(found.value - 0.5 * np.log(51)) < Z * found.standard_error
+    assert found.standard_error < 0.1
+
+
+@pytest.mark.exact
+def test_it_must_be_local_and_positions_must_be_there(tiny):
+    run = bvs.simulate(bvs.GradientDescent(0.1), bvs.Posterior(tiny), key=0, num_steps=4, progress=False)
+    with pytest.raises(bvs.InputError, match="give --localization"):
+        along_training(run, bvs.Posterior(tiny))
+    with pytest.raises(bvs.InputError, match="positions lack"):
+        along_training(run, bvs.Posterior(tiny, localization=10.0))

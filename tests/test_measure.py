@@ -1,0 +1,171 @@
+"""The learning coefficient without tuning: right within its printed interval, or not trusted, on models from users' files."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.measure import extrapolate, measure
+
+Z = stats.norm.isf(1e-6 / 2)
+QUICK = {"progress": False, "max_seconds": 30.0}
+
+
+def error_in_units(found, exact):
+    """Distance from the exact value over the Monte Carlo error, once the step size's bias is taken off."""
+    left = found.error_budget["discretisation"] or 0.0
+    return max(abs(found.value - exact) - left, 0.0) / found.standard_error
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("powers", [(1, 1), (1, 2), (2, 3)])
+def test_crossings_of_two_weights_by_quadrature(load, x64, powers):
+    found = bvs.learning_coefficient(load("normal_crossing", powers=powers), **QUICK)
+    assert found.sampler["dynamics"] == "Grid"
+    assert found.trusted, found.warnings
+    assert error_in_units(found, found.finite_n_reference["value"]) < Z
+    assert found.error_budget["finite_n"] == found.truth["value"] - found.finite_n_reference["value"]
+
+
+@pytest.mark.law
+@pytest.mark.slow
+@pytest.mark.parametrize(("powers", "precision"), [((1, 1, 1), 0.05), ((1, 1, 2), 0.05)])
+def test_crossings_of_three_weights_are_right_or_not_trusted(load, x64, powers, precision):
+    """NUTS and tempered particles must agree; where trajectories diverge the number comes with the reason."""
+    found = bvs.learning_coefficient(
+        load("normal_crossing", powers=powers), precision=precision, progress=False, max_seconds=90.0
+    )
+    assert found.second is not None
+    exact = found.finite_n_reference["value"]
+    assert not found.trusted or error_in_units(found, exact) < Z
+    second = found.second["value"]
+    assert abs(second["value"] - exact) < stats.t.isf(1e-6 / 2, 3) * second["standard_error"]
+
+
+def two_units(n=300, noise=0.3):
+    """A user's own network of two tanh units, the teacher of which has one: written here, known to nobody."""
+    import numpyro
+    import numpyro.distributions as dist
+    from jax import numpy as jnp
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=n)
+    y = 1.5 * np.tanh(x) + noise * rng.normal(size=n)
+
+    def program(x, y=None):
+        a = numpyro.sample("a", dist.Normal(0, 1).expand((2,)).to_event(1))
+        b = numpyro.sample("b", dist.Normal(0, 1).expand((2,)).to_event(1))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("y", dist.Normal(jnp.tanh(x[:, None] * a) @ b, noise), obs=y)
+
+    return bvs.Model(program, {"x": x, "y": y})
+
+
+def by_quadrature(model, beta, baseline, noise=0.3):
+    """n beta (E[L] - L*) on a grid of (a1, a2): the outer weights are Gaussian given the inner ones."""
+    x, y = (np.asarray(model.data[name], float) for name in "xy")
+    line = np.linspace(-6, 6, 241)
+    hidden = np.tanh(np.outer(line, x))  # (grid, n)
+    gram, cross = hidden @ hidden.T, hidden @ y
+    precision = beta / noise**2
+    log_weight, energy = np.empty((2, len(line), len(line)))
+    for i in range(len(line)):
+        for j in range(len(line)):
+            h = gram[np.ix_([i, j], [i, j])]
+            lam = np.eye(2) + precision * h
+            mean = np.linalg.solve(lam, precision * cross[[i, j]])
+            log_weight[i, j] = 0.5 * mean @ lam @ mean - 0.5 * np.linalg.slogdet(lam)[1]
+            log_weight[i, j] -= 0.5 * (line[i] ** 2 + line[j] ** 2)
+            square = y @ y - 2 * mean @ cross[[i, j]] + mean @ h @ mean + np.trace(h @ np.linalg.inv(lam))
+            energy[i, j] = 0.5 * precision * square
+    weight = np.exp(log_weight - log_weight.max())
+    total = len(x) * beta * (0.5 * np.log(2 * np.pi) + np.log(noise)) + (weight * energy).sum() / weight.sum()
+    return total - len(x) * beta * baseline
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_a_network_that_the_library_has_never_seen(x64):
+    """Without an optimum: the baseline is found, and said to be; two samplers and quadrature agree."""
+    model = two_units()
+    found = bvs.learning_coefficient(model, precision=0.05, progress=False, max_seconds=120.0)
+    assert "the model names no optimum" in found.baseline["source"]
+    exact = by_quadrature(model, 1 / np.log(300), found.baseline["value"])
+    assert not found.trusted or error_in_units(found, exact) < Z
+    second = found.second["value"]
+    assert abs(second["value"] - exact) < stats.t.isf(1e-6 / 2, 3) * second["standard_error"]
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("sampler", ["sghmc", "sgld"])
+def test_step_sizes_are_extrapolated_to_zero(load, x64, sampler):
+    """On regression, whose finite-n value is a closed form; the error is within the printed budget."""
+    model = load("linear_regression", num_examples=200)
+    found = bvs.learning_coefficient(model, sampler=sampler, second=False, num_draws=1000, **QUICK)
+    exact = found.finite_n_reference["value"]
+    assert error_in_units(found, exact) < Z
+    assert abs(found.value - exact) < 0.05 * exact
+    assert found.error_budget["discretisation"] > 0
+    assert found.settings["num_chains"] == 8 + 16 + 32
+
+
+@pytest.mark.exact
+def test_extrapolation_is_exact_on_lines_and_sees_a_parabola():
+    steps, errors = np.array([0.25, 0.5, 1.0]), np.array([0.01, 0.01, 0.02])
+    line, left = extrapolate(steps, 3 + 2 * steps, errors)
+    assert line.value == pytest.approx(3, abs=1e-12)
+    assert left == pytest.approx(0, abs=1e-9)
+    _, left = extrapolate(steps, 3 + 2 * steps + 4 * steps**2, errors)
+    assert left > 0.3
+    weights = np.linalg.inv((d := np.stack([np.ones(3), steps], 1) / errors[:, None]).T @ d)
+    assert line.standard_error == pytest.approx(np.sqrt(weights[0, 0]))
+
+
+@pytest.mark.law
+def test_a_saddle_is_called_one(load, x64):
+    """At zero weights a deep network is at a saddle, and draws find smaller losses."""
+    tiny = load("deep_linear", widths=(2, 2, 2), spectrum=(1.0,), num_examples=20, noise=1.0)
+    zero = tiny.at({name: np.zeros(shape) for name, shape in tiny.latents}, "zero weights")
+    found = bvs.learning_coefficient(zero, inverse_temperature=1.0, num_draws=400, progress=False, max_seconds=10.0)
+    assert found.value < 0
+    assert not found.trusted
+    assert any("no minimum but a saddle" in warning for warning in found.warnings)
+
+
+@pytest.mark.law
+def test_a_strong_localisation_is_called_so(load, x64):
+    model = load("linear_regression", num_examples=200)
+    target = bvs.Posterior(model, 0.2, localization=300.0)
+    found = bvs.learning_coefficient(target, second=False, num_draws=1000, **QUICK)
+    assert found.error_budget["localisation"] > 0.1
+    assert any("too strong to be local" in warning for warning in found.warnings)
+
+
+@pytest.mark.law
+def test_lost_chains_are_counted_in_words(load, x64):
+    """A step at which the largest rung diverges."""
+    model = load("linear_regression", num_examples=200)
+    found, _ = measure(
+        model, sampler="sgld", step_size=0.1, second=False, num_draws=40, progress=False, max_seconds=5.0
+    )
+    assert any("lost" in warning for warning in found.warnings)
+    assert not found.trusted
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_chains": 1}, "at least two are needed"),
+        ({"inverse_temperature": 0.0}, "n beta must be finite and > 0"),
+        ({"inverse_temperature": -1.0}, "n beta must be finite and > 0"),
+        ({"precision": 0.0}, "precision is 0"),
+        ({"sampler": "nut"}, "unknown sampler 'nut'"),
+        ({"sampler": "nuts", "batch_size": 8}, "batch_size is for the stochastic-gradient samplers"),
+        ({"sampler": "exact"}, "declares no exact sampler"),
+        ({"num_draws": 3}, "num_draws is 3"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(load, settings, message):
+    with pytest.raises(bvs.InputError, match=message):
+        bvs.learning_coefficient(load("normal_crossing"), **settings)
