@@ -1,10 +1,10 @@
 r"""Learning coefficient measured without tuning: sampler, step size, burn-in and length are chosen, and errors budgeted.
 
-Chains run from prior draws and are made twice as long until the standard error is as small as wanted; a third of each is
-left out. A sampler whose law is off by its step size runs at three step sizes at once, s, s/2 and s/4 with 1, 2 and 4 times
-as many chains, and the estimate is the value at zero of a line through them; a parabola through them says how far off
-that may be. Where the sampler is not the model's own exact one, particles that come from the prior by tempering
-(``tempered.py``) must give the same value and the same scale of the weights.
+Chains run from prior draws (from the optimum, where the sampler has a step-size bias and there is one) and are made twice as
+long until the standard error is as small as wanted; a third of each is left out. A sampler whose law is off by its step size
+runs at three step sizes at once, s, s/2 and s/4 with 1, 2 and 4 times as many chains, and the estimate is the value at zero of
+a line through them; a parabola through them says how far off that may be. Where the sampler is not the model's own exact one,
+particles that come from the prior by tempering (``tempered.py``) must give the same value and the same scale of the weights.
 """
 
 import contextlib
@@ -43,6 +43,10 @@ MOST_TEMPERED = 300
 """Parameters above which the second sampler is not asked."""
 NUM_WARMUP = 500
 """Steps in which samplers tune themselves."""
+MOST_HALVINGS = 6
+"""Times that a step size at which chains are lost is halved."""
+FRICTION = 2.0
+"""Of underdamped samplers without gradient noise: critical where the prior alone bends the law."""
 FIRST_SHARE = 0.6
 """Share of the time that the first of two samplers has."""
 ACCEPTANCE = 0.95
@@ -178,10 +182,14 @@ def _place(folder: str | Path | None) -> Iterator[Path]:
 def _until_precise(job: Job, baseline: float) -> tuple[xr.DataTree, tuple]:
     """Run, and double the draws until the estimate is as precise as wanted or the time is up."""
     dynamics, more = choose(job)
-    num_draws = job.settings.num_draws
+    num_draws, name, halvings = job.settings.num_draws, "draws", 0
     while True:
         before = time.monotonic()
-        tree = _run(job, job.target, dynamics, num_draws, "draws", **more)
+        tree = _run(job, job.target, dynamics, num_draws, name, **more)
+        if _too_coarse(tree, job) and halvings < MOST_HALVINGS:
+            halvings += 1
+            name, (dynamics, more) = f"draws-{halvings}", choose(job, 0.5**halvings)
+            continue
         found = _estimate(tree, job.target, baseline)
         _, (value, error), left, doubts = found
         reached = error <= job.settings.precision * abs(value) and (left or 0) <= job.settings.precision * abs(value)
@@ -197,6 +205,13 @@ def _until_precise(job: Job, baseline: float) -> tuple[xr.DataTree, tuple]:
     if left is not None and left > job.settings.precision * abs(value):
         doubts.append(f"the step size may still shift the value by {left:.2g}: give a smaller --step-size")
     return tree, found
+
+
+def _too_coarse(tree: xr.DataTree, job: Job) -> bool:
+    """Whether chains were lost at a step size that was chosen here, and there is time for another."""
+    losses = np.asarray(tree["posterior"]["loss"].values)
+    chosen = job.settings.step_size is None and "step_time" in tree["posterior"].to_dataset().coords
+    return chosen and not np.isfinite(losses).all() and job.seconds_left > 0
 
 
 def _run(job: Job, target: Posterior, dynamics: Dynamics, num_draws: int, name: str, **more: Any) -> xr.DataTree:
@@ -254,7 +269,7 @@ def extrapolate(steps: np.ndarray, values: np.ndarray, errors: np.ndarray) -> tu
     return with_error(intercept, float(np.sqrt(covariance[0, 0]))), left
 
 
-def choose(job: Job) -> tuple[Dynamics, dict[str, Any]]:
+def choose(job: Job, times: float = 1.0) -> tuple[Dynamics, dict[str, Any]]:
     """Return the sampler that is asked for, or the best that the model has: its exact one, a grid, NUTS; and how it is run."""
     target, settings, name = job.target, job.settings, job.settings.sampler
     model = target.model
@@ -274,12 +289,16 @@ def choose(job: Job) -> tuple[Dynamics, dict[str, Any]]:
     if name in ("nuts", "mala", "mclmc"):
         made = {"nuts": NUTS(target_acceptance_rate=ACCEPTANCE), "mala": MALA(), "mclmc": AdjustedMCLMC()}[name]
         return made, {"num_warmup": NUM_WARMUP}
-    step = settings.step_size or safe_step_size(target, name)
+    step = settings.step_size or times * safe_step_size(target, name)
     counts = [round(settings.num_chains / rung) for rung in RUNGS]
     steps = np.repeat(step * np.array(RUNGS), counts)
     kinds = {"sgld": SGLD, "rmsprop-sgld": RMSpropSGLD, "adam-sgld": AdamSGLD, "sghmc": SGHMC, "sgnht": SGNHT}
-    dynamics = kinds[name](steps, batch_size=settings.batch_size)
-    return dynamics, {"num_chains": len(steps), "thinning": 20, "num_warmup": NUM_WARMUP * dynamics.adaptive}
+    friction = {"friction": FRICTION} if name == "sghmc" and settings.batch_size is None else {}
+    dynamics = kinds[name](steps, batch_size=settings.batch_size, **friction)
+    more = {"num_chains": len(steps), "thinning": 20, "num_warmup": NUM_WARMUP * dynamics.adaptive}
+    if target.center is not None:  # the step size is that of its neighbourhood, and too large far away
+        more |= {"initial": "optimum", "initial_scale": 0.0}
+    return dynamics, more
 
 
 def safe_step_size(target: Posterior, name: str) -> float:

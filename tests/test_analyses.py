@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+TOY = {
+    "temperature_spectrum": ("--num-seeds", "20"),
+    "saddle_to_saddle": ("--num-steps", "40", "--num-checkpoints", "3", "--num-draws", "20"),
+    "llc_benchmark": ("--classes", "1K", "--num-networks", "2", "--seconds", "1", "--num-seeds", "2"),
+}
 ANALYSES = sorted((Path(__file__).parents[1] / "analyses").glob("*.py"))
 
 
@@ -14,7 +19,7 @@ ANALYSES = sorted((Path(__file__).parents[1] / "analyses").glob("*.py"))
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ANALYSES, ids=lambda path: path.stem)
 def test_an_analysis_runs_at_toy_size(script, tmp_path):
-    command = [sys.executable, str(script), "--num-seeds", "20", "--out", str(tmp_path)]
+    command = [sys.executable, str(script), *TOY[script.stem], "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / f"{script.stem}.json").read_text())

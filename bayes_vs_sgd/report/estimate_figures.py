@@ -108,11 +108,14 @@ def along_figure(found: Sequence[Checkpoint]) -> Figure:
     figure = new_figure(5.5, 1.7 * len(panels))
     rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for index, (axes, (name, (values, halves))) in enumerate(zip(rows, panels.items(), strict=True)):
-        axes.errorbar(
-            steps, values, yerr=halves, fmt="o-", color=COLOURS[index % len(COLOURS)], markersize=3.5, linewidth=1.2
-        )
-        axes.set_ylabel(name)
-        if min(values) < 0 < max(values):
+        shade = COLOURS[index % len(COLOURS)]
+        axes.errorbar(steps, values, yerr=halves, fmt="o-", color=shade, markersize=3.5, linewidth=1.2)
+        axes.set_ylabel(name, fontsize="small")
+        if min(values) < 0 < max(values):  # what falls steeply is off the scale on which the plateaus are seen
             axes.axhline(0, color=GREY, linewidth=0.8)
+            bottom = max(-0.5 * max(values), 1.2 * min(values))
+            axes.set_ylim(bottom, 1.25 * max(values))
+            below = [step for step, value in zip(steps, values, strict=True) if value < bottom]
+            axes.plot(below, [0.9 * bottom] * len(below), "v", color=shade, markersize=6)
     rows[-1].set_xlabel("step")
     return figure

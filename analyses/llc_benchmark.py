@@ -1,0 +1,257 @@
+"""How near do samplers come to the learning coefficient of deep linear networks of a thousand to a million weights.
+
+Networks are drawn as in the public benchmarks (arXiv:2308.12108, arXiv:2507.21449): half with teachers of minimal rank, whose
+local learning coefficient is Aoyagi's, half with random teachers, whose layers may have a rank of their own. Estimates are held
+against the value at finite n: a closed form or quadrature where there is one, else a Gibbs run of another seed and another
+start, as long as all others together. Writes ``llc_benchmark.json`` after every network, so that it can be cut and
+continued, and ``llc_benchmark.svg``.
+
+The prior is N(0, 1) for every weight, without localisation; labels have no noise; n beta = n / log n.
+"""
+
+import json
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bayes_vs_sgd.cli import prepare_jax
+
+prepare_jax([])  # before jax starts, so that chains run on all cores
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.diagnostics import mean_error
+from bayes_vs_sgd.learning_coefficient import baselines, finite_n_reference, read_chains
+from bayes_vs_sgd.measure import LEFT_OUT, measure
+from bayes_vs_sgd.report.figures import COLOURS, new_figure
+
+HERE = Path(__file__).parent
+CHAINS = 4
+LEVEL = 0.90
+RANGES = {  # layers, widths, parameters, examples
+    "1K": ((2, 5), (5, 50), (300, 3_000), 100_000),
+    "10K": ((2, 10), (5, 100), (3_000, 30_000), 100_000),
+    "100K": ((2, 10), (50, 500), (30_000, 300_000), 1_000_000),
+}
+LARGE = ((512,) * 5, (724,) * 3, (360,) * 9)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run, and for how long."""
+
+    classes: tuple[str, ...] = ("1K", "10K", "100K", "1M")  # sizes of networks
+    samplers: tuple[str, ...] = ("gibbs", "sghmc")  # gibbs, or a name of llc --sampler
+    num_networks: int = 20  # of each class up to 100K; 1M has three
+    num_seeds: int = 20  # of Gibbs on each network of class 1K; fewer of larger ones
+    seconds: float = (
+        40.0  # wall time of a sampler on a network of class 1K and 10K; twice and thrice as much on larger ones
+    )
+    out: Path = HERE  # folder of what is written
+
+
+def main(settings: Settings) -> None:
+    """Run what is not there yet, and show what is."""
+    jax.config.update("jax_enable_x64", True)
+    path = settings.out / "llc_benchmark.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    for sampler in settings.samplers:
+        for size in settings.classes:
+            for index in range(3 if size == "1M" else settings.num_networks):
+                key = f"{size}/{index}"
+                entry = found.setdefault(key, describe(size, index))
+                if sampler not in entry["runs"]:
+                    print(f"{sampler} on {key}: widths {entry['widths']}", flush=True)
+                    entry["runs"][sampler] = run(entry, sampler, settings)
+                    path.write_text(json.dumps(found, indent=1) + "\n")
+    table, figure = summary(found), scatter(found)
+    Console(width=130).print(table)
+    figure.savefig(settings.out / "llc_benchmark.svg", metadata={"Date": None})
+
+
+def describe(size: str, index: int) -> dict[str, Any]:
+    """Draw a network of a class: its widths, and a teacher of minimal rank or a random one."""
+    rng = np.random.default_rng([zlib.crc32(size.encode()), index])
+    if size == "1M":
+        widths, num_examples = LARGE[index], 1_000_000
+    else:
+        layers, width, parameters, num_examples = RANGES[size]
+        while True:
+            widths = tuple(rng.integers(width[0], width[1] + 1, rng.integers(layers[0], layers[1] + 1) + 1).tolist())
+            if parameters[0] <= sum(a * b for a, b in zip(widths[1:], widths[:-1], strict=True)) <= parameters[1]:
+                break
+    rank = int(rng.integers(0, min(widths) + 1)) if size != "1M" else min(widths) // 8
+    teacher = "random" if index % 2 and size != "1M" else "balanced"
+    return {
+        "size": size,
+        "index": index,
+        "widths": widths,
+        "rank": rank,
+        "teacher": teacher,
+        "n": num_examples,
+        "runs": {},
+    }
+
+
+def build(entry: dict[str, Any]) -> bvs.Model:
+    """Build the model of an entry; nothing in it grows with the number of examples."""
+    rank = entry["rank"] if entry["teacher"] == "balanced" else 0
+    return bvs.load_model(
+        HERE.parent / "models" / "deep_linear.py",
+        data_seed=entry["index"], widths=tuple(entry["widths"]), spectrum=(1.0,) * rank, teacher=entry["teacher"],
+        inputs="gaussian", sufficient=True, num_examples=entry["n"], noise=2**-0.5, noise_free=True, unseen_inputs=0,
+    )  # fmt: skip
+
+
+def run(entry: dict[str, Any], sampler: str, settings: Settings) -> dict[str, Any]:
+    """Estimates of one sampler on one network; with Gibbs also the value that all are held against."""
+    model = build(entry)
+    target = bvs.Posterior(model, 1 / np.log(entry["n"]))
+    entry |= {"num_parameters": model.num_parameters, "precision": float(target.scale)}
+    known = {name: fact.value for name, fact in model.truth.items()}
+    entry |= {"lambda": known.get("learning_coefficient"), "lower_bound": known.get("lower_bound")}
+    entry["global_lambda"] = known.get("global_learning_coefficient", known.get("learning_coefficient"))
+    seconds = settings.seconds * {"100K": 2.0, "1M": 2.5}.get(entry["size"], 1.0)
+    if sampler != "gibbs":
+        started = time.monotonic()
+        try:
+            found, _ = measure(target, sampler=sampler, second=False, num_chains=2, num_draws=100, max_seconds=seconds)
+        except bvs.InputError as problem:
+            return {"estimates": [], "seconds": time.monotonic() - started, "problem": str(problem)}
+        value = {"value": found.value, "standard_error": found.standard_error, "trusted": found.trusted}
+        value |= {"discretisation": found.error_budget["discretisation"], "rhat": found.rhat, "ess": found.ess}
+        return {"estimates": [value], "seconds": time.monotonic() - started, "gradients": found.num_gradients}
+    baseline = baselines(target, "optimum")[0]["optimum"]["value"]
+    exact = finite_n_reference(target, baseline)
+    num_seeds = {"1K": settings.num_seeds, "10K": min(settings.num_seeds, 5)}.get(entry["size"], 1)
+    num_chains = num_seeds * (CHAINS if entry["size"] != "1M" else 2)
+    started = time.monotonic()
+    estimates, gradients = gibbs(target, baseline, 0, seconds, num_chains, num_seeds, {"initial_scale": 0.3})
+    seconds_each = (time.monotonic() - started) / num_seeds
+    if exact is None:
+        start = {"initial": "optimum", "initial_scale": 0.3}
+        (long,), _ = gibbs(target, baseline, 1, seconds, num_chains, 1, start)
+        exact = {
+            "value": long["value"],
+            "standard_error": long["standard_error"],
+            "source": "a Gibbs run of another start",
+        }
+    entry["reference"] = exact
+    return {"estimates": estimates, "seconds": seconds_each, "gradients": gradients / num_seeds}
+
+
+def gibbs(
+    target: bvs.Posterior,
+    baseline: float,
+    key: int,
+    seconds: float,
+    num_chains: int,
+    num_groups: int,
+    start: dict[str, Any],
+) -> tuple[list[dict[str, float]], float]:
+    """Estimates by groups of chains of one Gibbs run."""
+    tree = bvs.simulate(
+        target.model.exact_sampler, target, key=key, num_chains=num_chains, num_draws=3000, max_seconds=seconds,
+        observables=["loss", "squared_norm"], **start,
+    )  # fmt: skip
+    chains = read_chains(tree, target, baseline, LEFT_OUT)
+    groups = np.split(chains.excess, num_groups)
+    found = [{"value": float(g.mean()), "standard_error": mean_error(g, False)} for g in groups]
+    return [group | {"rhat": chains.rhat, "ess": chains.ess / num_groups} for group in found], chains.num_gradients
+
+
+def errors(entry: dict[str, Any], sampler: str) -> list[float]:
+    """Relative error of each estimate against the finite-n reference."""
+    exact = entry["reference"]["value"]
+    return [estimate["value"] / exact - 1 for estimate in entry["runs"][sampler]["estimates"]]
+
+
+def covered(entry: dict[str, Any], sampler: str) -> list[bool]:
+    """Whether each 90 % interval, with what the step size may still do, holds the reference, whose error it also bears."""
+    exact, other = entry["reference"]["value"], entry["reference"].get("standard_error", 0.0)
+    found = []
+    for estimate in entry["runs"][sampler]["estimates"]:
+        half = stats.norm.ppf((1 + LEVEL) / 2) * np.hypot(estimate["standard_error"], other)
+        found.append(abs(estimate["value"] - exact) <= half + (estimate.get("discretisation") or 0.0))
+    return found
+
+
+def summary(found: dict[str, Any]) -> Table:
+    """One row a class and sampler."""
+    table = Table(box=None, pad_edge=False)
+    for head in (
+        "class",
+        "sampler",
+        "networks",
+        "error, median",
+        "worst",
+        "against lambda",
+        "tau",
+        "90 % covers",
+        "pairs",
+        "seconds",
+    ):
+        table.add_column(head, justify="right")
+    for size in ("1K", "10K", "100K", "1M"):
+        for sampler in ("gibbs", *sorted({s for e in found.values() for s in e["runs"]} - {"gibbs"})):
+            entries = [e for e in found.values() if e["size"] == size and sampler in e["runs"] and "reference" in e]
+            entries = [e for e in entries if e["reference"]["value"] > 0 and e["runs"][sampler]["estimates"]]
+            if not entries:
+                continue
+            relative = np.abs(np.concatenate([errors(e, sampler) for e in entries]))
+            holds = np.concatenate([covered(e, sampler) for e in entries])
+            values = [np.mean([x["value"] for x in e["runs"][sampler]["estimates"]]) for e in entries]
+            lambdas = [abs(v / e["lambda"] - 1) for v, e in zip(values, entries, strict=True) if e["lambda"]]
+            tau = stats.kendalltau(values, [e["reference"]["value"] for e in entries]).statistic
+            cells = [size, sampler, str(len(entries)), f"{np.median(relative):.2%}", f"{relative.max():.1%}"]
+            cells += [
+                f"{np.median(lambdas):.1%}" if lambdas else "-",
+                f"{tau:.3f}",
+                f"{holds.mean():.0%}",
+                str(len(holds)),
+            ]
+            table.add_row(*cells, f"{np.median([e['runs'][sampler]['seconds'] for e in entries]):.0f}")
+    return table
+
+
+def scatter(found: dict[str, Any]) -> Any:
+    """Estimates against the closed form, one colour a class, one marker a sampler."""
+    figure = new_figure(5, 4.5)
+    axes = figure.subplots()
+    sizes, markers = ("1K", "10K", "100K", "1M"), "o^sv"
+    samplers = sorted({s for e in found.values() for s in e["runs"]}, key=lambda s: (s != "gibbs", s))
+    for entry in found.values():
+        for sampler, made in entry["runs"].items():
+            if not made["estimates"]:
+                continue
+            value, known = np.mean([x["value"] for x in made["estimates"]]), entry["lambda"] or entry["global_lambda"]
+            filled = {} if entry["lambda"] else {"markerfacecolor": "none"}
+            axes.plot(
+                known, value, markers[samplers.index(sampler) % 4], color=COLOURS[sizes.index(entry["size"])],
+                markersize=4, **filled,
+            )  # fmt: skip
+    ends = [e["lambda"] or e["global_lambda"] for e in found.values()]
+    ends = [min(x for x in ends if x > 0), max(ends)]
+    axes.plot(ends, ends, color="#888888", linewidth=1)
+    for marker, sampler in zip(markers, samplers, strict=False):
+        axes.plot([], [], marker, color="#888888", label=sampler)
+    for size, shade in zip(sizes, COLOURS, strict=False):
+        axes.plot([], [], "s", color=shade, label=size)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("closed form (hollow: the global value, where the teacher's layers have excess rank)")
+    axes.set_ylabel("estimate at finite n")
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
