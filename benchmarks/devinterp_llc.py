@@ -11,12 +11,14 @@ example is the sequence (row, 0) and ``loss_fn`` looks the row up. What would sl
 one batch for the initial loss (which is zero here), a plain torch data set that hands out batches of rows, and the
 better of several numbers of threads.
 
-The exact value at finite n is that of block Gibbs, and errors are relative to it. R-hat and ESS (ArviZ, rank-normalised,
+The exact value at finite n is that of block Gibbs in float64, and errors are relative to it. On 512 x 5 the speed alone
+is compared: after so few steps neither estimate means anything. R-hat and ESS (ArviZ, rank-normalised,
 bulk) are of n beta L after the burn-in: the full loss for ours, the minibatch's for devinterp, which records no other.
 
 Time to an accuracy is the time after which the estimate (first third of the draws so far dropped) stays within 5 % of
-the exact value to the end of the run: crossing it on the way elsewhere does not count. Ours includes compilation, with
-the persistent cache off. Imports count for neither.
+the exact value to the end of the run: crossing it on the way elsewhere does not count. devinterp's runs end where ours of
+the same step size still climb, so that it may be credited with a crossing that a longer run would undo. Ours includes
+compilation, with the persistent cache off. Imports count for neither.
 """
 
 import argparse
@@ -27,6 +29,7 @@ import platform
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,38 +54,21 @@ LEARNING_RATES = (3e-6, 1e-5, 3e-5, 1e-4)
 
 @dataclass(frozen=True)
 class Case:
-    """A network and its budget: steps of SGLD, sweeps of Gibbs, each as burn-in and draws."""
+    """A network, the steps of SGLD as burn-in and draws, and how many steps make a draw."""
 
     name: str
     config: dict[str, Any]
     learning_rate: float
     steps: tuple[int, int]
-    sweeps: tuple[int, int]
-    reference_sweeps: tuple[int, int]
-    gibbs_chains: int
+    thinning: int
     repeats: int
 
 
-SMALL = Case(
-    name="16-16-16-16",
-    config={"widths": (16,) * 4, "spectrum": (1.0,) * 4},
-    learning_rate=1e-4,
-    steps=(500, 1000),
-    sweeps=(100, 400),
-    reference_sweeps=(500, 20_000),
-    gibbs_chains=4,
-    repeats=5,
-)
-LARGE = Case(
-    name="512 x 5",
-    config={"widths": (512,) * 5, "spectrum": (1.0,) * 64},
-    learning_rate=1e-6,
-    steps=(0, 20),
-    sweeps=(30, 10),
-    reference_sweeps=(40, 20),
-    gibbs_chains=2,
-    repeats=3,
-)
+SMALL = Case("16-16-16-16", {"widths": (16,) * 4, "spectrum": (1.0,) * 4}, 1e-4, (500, 1000), 1, 5)
+LARGE = Case("512 x 5", {"widths": (512,) * 5, "spectrum": (1.0,) * 64}, 1e-6, (0, 100), 50, 3)
+REFERENCE_SWEEPS, GIBBS_SWEEPS = (500, 20_000), (50, 450)
+OUR_STEPS, THEIR_STEPS = 60_000, 6_000
+"""Of each chain, in the search for the shortest time: some tens of seconds for either."""
 
 
 def main() -> None:
@@ -91,19 +77,21 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies every number of steps and sweeps")
     parser.add_argument("--torch-threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
-    parser.add_argument("--small", action="store_true", help="16-16-16-16 alone")
+    parser.add_argument("--networks", nargs="+", choices=("small", "large"), default=["small", "large"])
     arguments = parser.parse_args()
 
     jax.config.update("jax_enable_compilation_cache", False)
     load_before, started = os.getloadavg(), time.perf_counter()
     found: dict[str, Any] = {"speed": [], "ratios": [], "time_to_accuracy": []}
-    for case in (SMALL,) if arguments.small else (SMALL, LARGE):
+    for case in [{"small": SMALL, "large": LARGE}[name] for name in arguments.networks]:
         problem = Problem(case, arguments.scale)
+        exact = problem.solve() if case is SMALL else (None, None)
         rows, ratios, threads = measure_speed(problem, arguments.torch_threads)
         found["speed"] += rows
-        found["ratios"].append(ratios)
-        print_table(rows, f"{case.name}: exact value at this n {problem.exact:,.5g} +- {problem.exact_error:.2g}")
+        found["ratios"] += ratios
+        print_table(rows, case.name + (f": exactly {exact[0]:.2f} +- {exact[1]:.2f} at this n" if exact[0] else ""))
         if case is SMALL:
+            found |= {"exact": exact[0], "exact_error": exact[1]}
             found["time_to_accuracy"] = rows = measure_accuracy(problem, threads)
             print_table(rows, f"{case.name}: seconds to an error below {TARGET_ERROR:.0%} that lasts")
     print_table(found["ratios"], "Our SGLD's steps per second over devinterp's")
@@ -118,20 +106,9 @@ class Problem:
 
     def __init__(self, case: Case, scale: float):
         self.case, self.scale = case, scale
-        self.model = bvs.load_model(
-            MODEL_FILE,
-            inputs="gaussian",
-            num_examples=10_000,
-            noise=1.0,
-            noise_free=True,
-            prior_scale=PRIOR_SCALE,
-            unseen_inputs=0,
-            **case.config,
-        )
-        size = self.model.num_examples
-        self.target = bvs.Posterior(self.model, inverse_temperature=1 / np.log(size), localization=LOCALIZATION)
+        self.model, self.target = self.build()
         self.scaled = float(self.target.scale)
-        self.minimum = float(self.model.loss(self.model.unconstrain(self.model.optimum)))
+        self.exact: float | None = None
 
         self.x, self.y = (torch.tensor(np.asarray(self.model.data[name]), dtype=torch.float32) for name in "xy")
         weights = [
@@ -140,32 +117,61 @@ class Problem:
         self.network = torch.nn.Sequential(*[torch.nn.Linear(*w.shape[::-1], bias=False) for w in weights])
         for layer, weight in zip(self.network, weights, strict=True):
             layer.weight.data = weight
-        self.rows = Rows(size)
+        self.rows = Rows(self.model.num_examples)
 
-        draws, _ = self.ours(self.model.exact_sampler, 0, case.reference_sweeps, case.gibbs_chains)
-        self.exact, self.exact_error = float(draws.mean()), standard_error(draws)
+    def build(self) -> tuple[bvs.Model, bvs.Posterior]:
+        """Model and target in the precision of the moment."""
+        model = bvs.load_model(
+            MODEL_FILE,
+            inputs="gaussian",
+            num_examples=10_000,
+            noise=1.0,
+            noise_free=True,
+            prior_scale=PRIOR_SCALE,
+            unseen_inputs=0,
+            **self.case.config,
+        )
+        return model, bvs.Posterior(model, 1 / np.log(model.num_examples), LOCALIZATION)
+
+    def solve(self) -> tuple[float, float]:
+        """Exact E[n beta (L - minimum)] at this n, and its standard error."""
+        with jax.enable_x64(True):
+            model, target = self.build()
+            draws, _ = self.ours(model.exact_sampler, 0, REFERENCE_SWEEPS, target=target)
+        self.exact = float(draws.mean())
+        return self.exact, standard_error(draws)
 
     def budget(self, counts: tuple[int, int]) -> tuple[int, int]:
         """Burn-in and draws, scaled."""
-        return round(counts[0] * self.scale), max(round(counts[1] * self.scale), 8)
+        return round(counts[0] * self.scale), max(round(counts[1] * self.scale), 20)
 
-    def ours(self, dynamics: bvs.Dynamics, seed: int, counts: tuple[int, int], num_chains: int = NUM_CHAINS):
+    def ours(
+        self,
+        dynamics: bvs.Dynamics,
+        seed: int,
+        counts: tuple[int, int],
+        thinning: int = 1,
+        target: bvs.Posterior | None = None,
+    ) -> tuple[np.ndarray, float]:
         """Draws (chain, draw) of n beta (L - minimum) after the burn-in, and seconds."""
-        num_warmup, num_draws = self.budget(counts)
+        num_warmup, num_steps = self.budget(counts)
+        target = target or self.target
         started = time.perf_counter()
         tree = bvs.simulate(
             dynamics,
-            self.target,
+            target,
             key=seed,
-            num_chains=num_chains,
-            num_draws=num_draws,
+            num_chains=NUM_CHAINS,
+            num_draws=num_steps // thinning,
+            num_steps=num_steps,
             num_warmup=num_warmup,
             initial="optimum",
             observables=["loss"],
             progress=False,
         )
-        draws = self.scaled * (tree["posterior"]["loss"].values.astype(float) - self.minimum)
-        return draws, time.perf_counter() - started
+        losses, seconds = tree["posterior"]["loss"].values.astype(float), time.perf_counter() - started
+        minimum = target.model.loss(target.model.unconstrain(target.model.optimum))  # with the losses' own rounding
+        return self.scaled * (losses - float(minimum)), seconds
 
     def theirs(self, learning_rate: float, seed: int, counts: tuple[int, int], num_threads: int):
         """Draws after the burn-in, seconds, and the value and spread that devinterp itself reports."""
@@ -217,96 +223,93 @@ class Rows(torch.utils.data.Dataset):
         return [{"input_ids": tokens} for tokens in self.tokens[indices]]
 
 
-def measure_speed(problem: Problem, threads: list[int]) -> tuple[list[dict], dict, int]:
-    """Both at the same steps, in turns, the best of the repeats; and exact Gibbs, once compiled."""
+def measure_speed(problem: Problem, threads: list[int]) -> tuple[list[dict], list[dict], int]:
+    """Both at the same steps, in turns, the best of the repeats."""
     case, counts = problem.case, problem.case.steps
     chain_steps = NUM_CHAINS * sum(problem.budget(counts))
-    samplers = {
-        "SGLD, minibatch": bvs.SGLD(step_size=case.learning_rate / 2, batch_size=BATCH_SIZE),
-        "SGLD, all data compressed": bvs.SGLD(step_size=case.learning_rate / 2),
-    }
-    first = {name: problem.ours(sampler, 0, counts)[1] for name, sampler in samplers.items()}
+    samplers = {"SGLD, minibatch": bvs.SGLD(step_size=case.learning_rate / 2, batch_size=BATCH_SIZE)}
+    if case is SMALL:  # where compressed data are fewer rows than a minibatch
+        samplers["SGLD, all data compressed"] = bvs.SGLD(step_size=case.learning_rate / 2)
+    first = {name: problem.ours(sampler, 0, counts, case.thinning)[1] for name, sampler in samplers.items()}
     best: dict[Any, float] = {}
     draws: dict[Any, np.ndarray] = {}
     reported = (np.nan, np.nan)
     for seed in range(1, case.repeats + 1):
         for name, sampler in samplers.items():
-            draws[name], seconds = problem.ours(sampler, seed, counts)
+            draws[name], seconds = problem.ours(sampler, seed, counts, case.thinning)
             best[name] = min(best.get(name, np.inf), seconds)
         for number in threads:
             draws[number], seconds, *reported = problem.theirs(case.learning_rate, seed, counts, number)
             best[number] = min(best.get(number, np.inf), seconds)
     fastest = min(threads, key=best.__getitem__)
 
-    rows = []
-    for name in samplers:
-        speeds = {"run_seconds": best[name], "steps_per_second": chain_steps / best[name]}
-        compiled = {"first_seconds": first[name], "with_compilation": chain_steps / first[name]}
-        rows.append({"system": f"ours: {name}"} | speeds | compiled | quality(problem, draws[name]))
-    for number in threads:
-        speeds = {"run_seconds": best[number], "steps_per_second": chain_steps / best[number]}
-        compiled = {"first_seconds": best[number], "with_compilation": chain_steps / best[number]}
-        rows.append({"system": f"devinterp, threads {number}"} | speeds | compiled | quality(problem, draws[number]))
-    own = {"estimate": reported[0], "error": reported[0] / problem.exact - 1, "spread_over_chains": reported[1]}
-    rows.append({"system": "devinterp, as reported (burn-in kept)"} | own)
-    rows.append(measure_gibbs(problem))
-    ratios = {"network": case.name}
-    for name in samplers:
-        ratios[name] = best[fastest] / best[name]
-        ratios[f"{name}, with compilation"] = best[fastest] / first[name]
+    rows, ratios = [], []
+    for name, seconds in best.items():
+        ours = name in samplers
+        row = {
+            "network": case.name,
+            "system": f"ours: {name}" if ours else f"devinterp, threads: {name}",
+            "first_seconds": first.get(name, seconds),
+            "seconds": seconds,
+            "steps_per_second": chain_steps / seconds,
+            "steps_per_second_with_compilation": chain_steps / first.get(name, seconds),
+        }
+        rows.append(row | quality(problem, draws[name]))
+        if ours:
+            ratio = {"network": case.name, "ours": name, "ratio": best[fastest] / seconds}
+            ratios.append(ratio | {"ratio_with_compilation": best[fastest] / first[name]})
+    if problem.exact is not None:
+        own = {"estimate": reported[0], "spread_over_chains": reported[1], "error": reported[0] / problem.exact - 1}
+        rows.append({"network": case.name, "system": "devinterp, as reported (burn-in kept)"} | own)
+        sampler = problem.model.exact_sampler
+        _, compiled = problem.ours(sampler, 0, GIBBS_SWEEPS)
+        found, seconds = problem.ours(sampler, 1, GIBBS_SWEEPS)
+        row = {"network": case.name, "system": "ours: exact Gibbs (its steps: sweeps)"}
+        sweeps = NUM_CHAINS * sum(problem.budget(GIBBS_SWEEPS))
+        row |= {"first_seconds": compiled, "seconds": seconds, "steps_per_second": sweeps / seconds}
+        row["steps_per_second_with_compilation"] = sweeps / compiled
+        rows.append(row | quality(problem, found))
     return rows, ratios, fastest
 
 
-def measure_gibbs(problem: Problem) -> dict[str, Any]:
-    """Exact sampler on a budget of some seconds, its first call compiled."""
-    case = problem.case
-    jax.clear_caches()
-    sampler = problem.model.exact_sampler
-    _, first = problem.ours(sampler, 1, case.sweeps, case.gibbs_chains)
-    draws, seconds = problem.ours(sampler, 2, case.sweeps, case.gibbs_chains)
-    sweeps = case.gibbs_chains * sum(problem.budget(case.sweeps))
-    speeds = {"run_seconds": seconds, "steps_per_second": sweeps / seconds}
-    compiled = {"first_seconds": first, "with_compilation": sweeps / first}
-    return {"system": "ours: exact Gibbs (sweeps)"} | speeds | compiled | quality(problem, draws)
-
-
 def measure_accuracy(problem: Problem, threads: int) -> list[dict[str, Any]]:
-    """Time to the target error: Gibbs, our SGLD and devinterp's at several step sizes, the latter of four runs' budget."""
+    """Time to the target error of Gibbs, and of both SGLDs at several step sizes; the later of two runs each."""
     rows = []
 
-    def add(system: str, run, **details) -> None:
-        (first_draws, first, *_), (draws, seconds, *_) = run(11), run(12)
-        compilation = max(first - seconds, 0.0) if system.startswith("ours") else 0.0
-        reached = [steps_to_error(d, problem.exact) for d in (first_draws, draws)]
+    def add(system: str, learning_rate: float | None, compilation: float, run) -> None:
+        runs = [run(seed)[:2] for seed in (11, 12)]
+        reached = [steps_to_error(draws, problem.exact) for draws, _ in runs]
+        num_steps, seconds = runs[0][0].shape[1], min(seconds for _, seconds in runs)
         late = None if None in reached else max(reached)
         rows.append(
             {
                 "system": system,
-                **details,
-                "steps": draws.shape[1],
-                "seconds": seconds + compilation,
-                "error_at_end": max((estimate(d) / problem.exact - 1 for d in (first_draws, draws)), key=abs),
+                "learning_rate": learning_rate,
+                "steps": num_steps,
+                "compilation": compilation,
+                "seconds": compilation + seconds,
+                "error_at_end": max((estimate(draws) / problem.exact - 1 for draws, _ in runs), key=abs),
                 "steps_to_target": late,
-                "seconds_to_target": None if late is None else compilation + seconds * late / draws.shape[1],
+                "seconds_to_target": None if late is None else compilation + seconds * late / num_steps,
             }
         )
 
-    jax.clear_caches()
-    add("ours: exact Gibbs", lambda seed: problem.ours(problem.model.exact_sampler, seed, (0, 500)))
-    for learning_rate in LEARNING_RATES:
-        sampler = bvs.SGLD(step_size=learning_rate / 2)
+    def compilation(sampler: bvs.Dynamics) -> float:
+        """Wall time of a first short run less that of a second one."""
         jax.clear_caches()
-        add(
-            "ours: SGLD, all data compressed",
-            lambda seed, sampler=sampler: problem.ours(sampler, seed, (0, 60_000)),
-            learning_rate=learning_rate,
-        )
-    for learning_rate in LEARNING_RATES:
-        add(
-            "devinterp",
-            lambda seed, rate=learning_rate: problem.theirs(rate, seed, (0, 6_000), threads),
-            learning_rate=learning_rate,
-        )
+        first, second = (problem.ours(sampler, seed, (0, 20))[1] for seed in (0, 1))
+        return first - second
+
+    sampler = problem.model.exact_sampler
+    add("ours: exact Gibbs", None, compilation(sampler), lambda seed: problem.ours(sampler, seed, (0, 500)))
+    once = compilation(bvs.SGLD(step_size=1e-5))
+    for rate in LEARNING_RATES:
+        sgld = bvs.SGLD(step_size=rate / 2)
+        run = partial(problem.ours, sgld, counts=(0, OUR_STEPS))
+        add("ours: SGLD, all data compressed", rate, once, lambda seed, run=run: run(seed=seed))
+    for rate in LEARNING_RATES:
+        run = partial(problem.theirs, rate, counts=(0, THEIR_STEPS), num_threads=threads)
+        add("devinterp", rate, 0.0, lambda seed, run=run: run(seed=seed))
     return rows
 
 
@@ -325,7 +328,9 @@ def steps_to_error(draws: np.ndarray, exact: float) -> int | None:
 
 
 def quality(problem: Problem, draws: np.ndarray) -> dict[str, float]:
-    """Estimate, its standard error, diagnostics, relative error."""
+    """Estimate, its standard error, diagnostics, relative error; the last value alone where there is nothing to compare."""
+    if problem.exact is None:
+        return {"last_value": float(draws[:, -1].mean())}
     return {
         "estimate": float(draws.mean()),
         "standard_error": standard_error(draws),
@@ -351,8 +356,8 @@ def print_table(rows: list[dict[str, Any]], title: str) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = Table(*[name.replace("_", " ") for name in columns], title=title)
     for row in rows:
-        cells = [row.get(name, "") for name in columns]
-        table.add_row(*[f"{cell:,.3g}" if isinstance(cell, float) else str(cell) for cell in cells])
+        cells = ["" if row.get(name) is None else row[name] for name in columns]
+        table.add_row(*[f"{cell:,.4g}" if isinstance(cell, float) else str(cell) for cell in cells])
     Console(width=max(80, 16 * len(columns))).print(table)
 
 
