@@ -15,6 +15,7 @@ its end WAIC, the singular fluctuation, the cumulants of n beta L, and how well 
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -118,6 +119,7 @@ def free_energy(
     num_replicates: int = 4,
     target_ess: float = 0.8,
     max_seconds: float | None = None,
+    folder: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> FreeEnergy:
     """Estimate log Z of a model's tempered posterior.
@@ -141,6 +143,8 @@ def free_energy(
         Effective share of the particles after a stage.
     max_seconds
         After this wall time no further replicate is begun, once there are two of each.
+    folder
+        Where replicates are kept; those that are there already are not run again.
     progress
         Called with a line on what is being done.
 
@@ -152,8 +156,9 @@ def free_energy(
     target = model if isinstance(model, Posterior) else _target(model, inverse_temperature)
     _check(num_particles, num_moves, num_replicates, target_ess)
     started, seed, say = time.monotonic(), jax.random.key(key), progress or (lambda line: None)
+    kept = None if folder is None else Path(folder)
     if num_moves is None:
-        num_moves = enough_moves(target, num_particles, target_ess, jax.random.fold_in(seed, 2), say)
+        num_moves = enough_moves(target, num_particles, target_ess, jax.random.fold_in(seed, 2), kept, say)
     found: dict[str, list[Ladder]] = {"moves": [], "twice_the_moves": []}
     for index in range(num_replicates):
         late = max_seconds is not None and time.monotonic() - started > max_seconds
@@ -162,7 +167,7 @@ def free_energy(
         for times, runs in enumerate(found.values(), start=1):
             say(f"free energy: replicate {index + 1} of {num_replicates}, {times * num_moves} moves a stage")
             run_key = jax.random.split(jax.random.fold_in(seed, times - 1), num_replicates)[index]
-            runs.append(tempered(target, run_key, num_particles, times * num_moves, target_ess))
+            runs.append(tempered(target, run_key, num_particles, times * num_moves, target_ess, kept))
     best = found["twice_the_moves"]
     settings = {"inverse_temperature": float(target.inverse_temperature), "localization": float(target.localization)}
     settings |= {"num_particles": num_particles, "num_moves": num_moves, "num_replicates": len(best)}
@@ -210,13 +215,18 @@ def _check(num_particles: int, num_moves: int | None, num_replicates: int, targe
 
 
 def enough_moves(
-    target: Posterior, num_particles: int, target_ess: float, key: Any, say: Callable[[str], None] = lambda line: None
+    target: Posterior,
+    num_particles: int,
+    target_ess: float,
+    key: Any,
+    folder: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Return the least of 4, 8, 16, ... moves after which less than a fifth of the likelihood is remembered in every stage."""
     num_moves = FEWEST_MOVES
     while num_moves < MOST_MOVES:
-        say(f"free energy: are {num_moves} moves a stage enough?")
-        if tempered(target, key, num_particles, num_moves, target_ess).memory.max() < REMEMBERED:
+        say(f"tempered particles: are {num_moves} moves a stage enough?")
+        if tempered(target, key, num_particles, num_moves, target_ess, folder).memory.max() < REMEMBERED:
             break
         num_moves *= 2
     return num_moves

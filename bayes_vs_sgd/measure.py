@@ -10,6 +10,7 @@ particles that come from the prior by tempering (``tempered.py``) must give the 
 import contextlib
 import json
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -43,6 +44,8 @@ MOST_TEMPERED = 300
 """Parameters above which the second sampler is not asked."""
 NUM_WARMUP = 500
 """Steps in which samplers tune themselves."""
+GRID_CHAINS = 128
+"""Chains of a grid, whose draws are independent and cheapest side by side."""
 MOST_HALVINGS = 6
 """Times that a step size at which chains are lost is halved."""
 FRICTION = 2.0
@@ -278,14 +281,14 @@ def choose(job: Job, times: float = 1.0) -> tuple[Dynamics, dict[str, Any]]:
             name = "exact"
         elif model.num_parameters <= 2:
             with contextlib.suppress(InputError):  # a law too narrow for the grid
-                return Grid().prepare(target), {}
+                return Grid().prepare(target), {"num_chains": GRID_CHAINS}
         name = "nuts" if name == "auto" else name
     if name == "exact":
         if model.exact_sampler is None:
             raise InputError("this model declares no exact sampler: give --sampler nuts")
         return model.exact_sampler, {}
     if name == "grid":
-        return Grid(), {}
+        return Grid(), {"num_chains": GRID_CHAINS}
     if name in ("nuts", "mala", "mclmc"):
         made = {"nuts": NUTS(target_acceptance_rate=ACCEPTANCE), "mala": MALA(), "mclmc": AdjustedMCLMC()}[name]
         return made, {"num_warmup": NUM_WARMUP}
@@ -350,7 +353,7 @@ def _second(
         return None, []
     if job.target.model.num_parameters > MOST_TEMPERED:
         return None, [f"one sampler alone: above {MOST_TEMPERED} parameters no second one is asked"]
-    found, doubts = by_tempering(job.target, job.key, baseline)
+    found, doubts = by_tempering(job.target, job.key, baseline, folder=job.folder / "particles", quiet=not job.progress)
     size = np.log(chains.size)
     pairs = {
         "n beta L": (found["value"], first),
@@ -369,13 +372,26 @@ def _wants_second(target: Posterior, settings: LLC) -> bool:
 
 
 def by_tempering(
-    target: Posterior, key: int, baseline: float, num_particles: int = 1000, num_replicates: int = 4
+    target: Posterior,
+    key: int,
+    baseline: float,
+    num_particles: int = 1000,
+    num_replicates: int = 4,
+    folder: Path | None = None,
+    quiet: bool = True,
 ) -> tuple[dict[str, Estimate], list[str]]:
     """N beta (E[L] - L*) and the mean log squared norm by particles from the prior, with reasons not to believe them."""
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
     seed = jax.random.key(key)
-    num_moves = 2 * enough_moves(target, num_particles, 0.8, jax.random.fold_in(seed, 2))
-    keys = jax.random.split(jax.random.fold_in(seed, 3), num_replicates)
-    runs = [tempered(target, k, num_particles, num_moves, 0.8) for k in keys]
+    num_moves = 2 * enough_moves(target, num_particles, 0.8, jax.random.fold_in(seed, 2), folder, say)
+    runs = []
+    for index, replicate in enumerate(jax.random.split(jax.random.fold_in(seed, 3), num_replicates)):
+        say(f"tempered particles: replicate {index + 1} of {num_replicates}")
+        runs.append(tempered(target, replicate, num_particles, num_moves, 0.8, folder))
     values, sizes = [], []
     for run in runs:
         losses, norms = (at_particles(target, run.particles, name) for name in ("loss", "squared_norm"))

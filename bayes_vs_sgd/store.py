@@ -164,12 +164,15 @@ class Store:
         )
 
 
-def write_file(path: str | Path, content: str) -> None:
-    """Write a text file whole or not at all."""
+def write_file(path: str | Path, content: str | bytes) -> None:
+    """Write a file whole or not at all."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        temporary.write_text(content)
+        if isinstance(content, str):
+            temporary.write_text(content)
+        else:
+            temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error

@@ -8,6 +8,8 @@ are random; their scale follows the acceptance rate from stage to stage, since t
 thinner than their covariance tells.
 """
 
+from io import BytesIO
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -20,8 +22,10 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
+from .manifest import digest
 from .observables import select
 from .posterior import Posterior
+from .store import write_file
 
 MOST_STAGES = 400
 LEAPFROGS = 16
@@ -59,8 +63,34 @@ class Ladder(NamedTuple):
         return bool(self.tempering[-1] >= 1)
 
 
-def tempered(target: Posterior, key: Array, num_particles: int, num_moves: int, target_ess: float) -> Ladder:
-    """Run one replicate."""
+def tempered(
+    target: Posterior,
+    key: Array,
+    num_particles: int,
+    num_moves: int,
+    target_ess: float,
+    folder: Path | None = None,
+) -> Ladder:
+    """Run one replicate, or read it where the folder holds it already."""
+    if folder is None:
+        return _replicate(target, key, num_particles, num_moves, target_ess)
+    arrays, static = eqx.partition(target, eqx.is_array)
+    made_by = [arrays, jax.random.key_data(key), np.array([num_particles, num_moves]), np.array(target_ess)]
+    path = folder / f"ladder-{digest(made_by)}-{static.model.program.digest[:8]}.npz"
+    if path.is_file():
+        with np.load(path) as stored:
+            found: dict[str, Any] = {
+                name: stored[name] if stored[name].ndim else float(stored[name]) for name in stored
+            }
+        return Ladder(**found)
+    run, buffer = _replicate(target, key, num_particles, num_moves, target_ess), BytesIO()
+    np.savez(buffer, **run._asdict())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(path, buffer.getvalue())
+    return run
+
+
+def _replicate(target: Posterior, key: Array, num_particles: int, num_moves: int, target_ess: float) -> Ladder:
     run = _tempered(target, num_particles, jnp.asarray(num_moves), jnp.asarray(target_ess, float), key)
     found = {name: np.asarray(value, float) for name, value in run.items()}
     count = int(found.pop("num_stages"))

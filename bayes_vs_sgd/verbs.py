@@ -108,8 +108,10 @@ def free_energy_verb(model: Model, settings: FreeEnergy, run: Run, folder: Path,
     """Estimate the free energy."""
     started = time.monotonic()
     chosen = {name: getattr(settings, name) for name in ("num_particles", "num_moves", "num_replicates", "max_seconds")}
+    chosen |= {"key": run.seed, "folder": folder / "ladders"}
     with console.status("free energy") as status:
-        found = free_energy(model, settings.inverse_temperature, key=run.seed, progress=status.update, **chosen)
+        say = status.update if console.is_terminal else lambda line: print(line, file=sys.stderr, flush=True)
+        found = free_energy(model, settings.inverse_temperature, progress=say, **chosen)
     seconds = time.monotonic() - started
     console.print(free_energy_table(found, model))
     page = free_energy_page(found, model, describe_model(model), repeat())

@@ -125,6 +125,41 @@ def test_llc_prints_only_json_on_standard_output(capsys):
     assert answer["truth"]["value"] == 4.5
 
 
+def test_free_energy_gives_every_number_its_interval_and_goes_on_where_it_was(capsys):
+    toy = ["free-energy", DLN, "--num-particles", "50", "--num-moves", "1", "--num-replicates", "2"]
+    assert run([*toy, "--json", "answer.json", "--out", "run"]) == 0
+    found = json.loads(Path("answer.json").read_text())
+    named = (
+        "log_evidence",
+        "thermodynamic_integration",
+        "learning_coefficient",
+        "multiplicity",
+        "singular_fluctuation",
+    )
+    for name in (*named, "waic", "wbic"):
+        assert {"value", "interval"} <= set(found[name]), name
+    assert {"standard_error", "replicates"} <= set(found)
+    kept = sorted((p.name, p.stat().st_mtime_ns) for p in Path("run/ladders").iterdir())
+    assert run([*toy, "--json", "again.json", "--resume", "run"]) == 0
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in Path("run/ladders").iterdir()) == kept
+    again = json.loads(Path("again.json").read_text())
+    assert again | {"seconds": 0} == found | {"seconds": 0}
+    assert "num_replicates is 1" in fails(capsys, *toy[:-1], "1")
+
+
+def test_llc_along_a_run(capsys):
+    """Of a comparison's folder; a run without positions, and a law that is not local, are refused."""
+    assert run(["compare", DLN, "--dynamics", "sgd", *TOY, "--out", "run"]) == 0
+    along = ["llc", DLN, "--along", "run/sgd", "--num-checkpoints", "2", "--num-draws", "20"]
+    assert run([*along, "--localization", "100", "--json", "answer.json"]) == 0
+    found = json.loads(Path("answer.json").read_text())["along"]
+    assert [point["step"] for point in found] == [2, 40]
+    assert {"loss", "effective_rank", "learning_coefficient", "free_energy", "rhat", "ess"} <= set(found[0])
+    assert "give --localization" in fails(capsys, *along)
+    (reference,) = Path("run").glob("reference-*")
+    assert "positions lack" in fails(capsys, "llc", DLN, "--along", str(reference), "--localization", "100")
+
+
 def test_models_lists_the_files(capsys):
     assert run(["models", str(MODELS)]) == 0
     assert "deep_linear.py" in capsys.readouterr().out

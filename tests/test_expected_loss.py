@@ -69,6 +69,7 @@ def test_the_product_by_the_plane(case, load):
     assert bvs.Posterior(model, beta).expected_loss() == pytest.approx(mean, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.law
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("case", [case for case in CASES if case != "product, truth 0"])
@@ -85,6 +86,7 @@ def test_the_exact_sampler_finds_it(case, load):
         assert_mean(mean, error, expected=float(wrong.scale) * wrong.expected_loss(), detects=DETECTS)
 
 
+@pytest.mark.slow
 @pytest.mark.law
 @pytest.mark.usefixtures("x64")
 def test_the_grid_finds_it(load):

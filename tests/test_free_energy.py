@@ -26,7 +26,9 @@ def exact(model, name, beta):
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [c if c in ("tempered", "network") else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
 def test_it_is_the_exact_one(case, load, x64):
     """Within Student's quantile at a false alarm of 1e-6, and within .1 nat."""
     name, config, beta = CASES[case]
@@ -48,6 +50,21 @@ def test_too_few_moves_are_seen(load, x64):
     assert not found.trusted
     assert found.memory > 0.2
     assert any("give more moves" in warning for warning in found.warnings)
+
+
+@pytest.mark.exact
+def test_replicates_that_are_kept_are_not_run_again(load, x64, tmp_path, monkeypatch):
+    import importlib
+
+    settings = {"num_particles": 50, "num_moves": 1, "num_replicates": 2, "folder": tmp_path}
+    model = load("product", num_examples=20)
+    first = bvs.free_energy(model, **settings)
+    assert len(list(tmp_path.iterdir())) == 4
+    monkeypatch.setattr(importlib.import_module("bayes_vs_sgd.tempered"), "_replicate", None)
+    again = bvs.free_energy(model, **settings)
+    assert again.to_json() == first.to_json()
+    with pytest.raises(TypeError):  # another temperature is another target
+        bvs.free_energy(model, 0.5, **settings)
 
 
 @pytest.mark.law

@@ -11,6 +11,10 @@ Z = stats.norm.isf(1e-6 / 2)
 QUICK = {"progress": False, "max_seconds": 30.0}
 
 
+def slow(*powers):
+    return pytest.param(powers, marks=pytest.mark.slow)
+
+
 def error_in_units(found, exact):
     """Distance from the exact value over the Monte Carlo error, once the step size's bias is taken off."""
     left = found.error_budget["discretisation"] or 0.0
@@ -18,7 +22,7 @@ def error_in_units(found, exact):
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("powers", [(1, 1), (1, 2), (2, 3)])
+@pytest.mark.parametrize("powers", [slow(1, 1), (1, 2), slow(2, 3)])
 def test_crossings_of_two_weights_by_quadrature(load, x64, powers):
     found = bvs.learning_coefficient(load("normal_crossing", powers=powers), **QUICK)
     assert found.sampler["dynamics"] == "Grid"
@@ -97,7 +101,7 @@ def test_a_network_that_the_library_has_never_seen(x64):
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("sampler", ["sghmc", "sgld"])
+@pytest.mark.parametrize("sampler", ["sghmc", pytest.param("sgld", marks=pytest.mark.slow)])
 def test_step_sizes_are_extrapolated_to_zero(load, x64, sampler):
     """On regression, whose finite-n value is a closed form; the error is within the printed budget."""
     model = load("linear_regression", num_examples=200)
@@ -126,7 +130,7 @@ def test_a_saddle_is_called_one(load, x64):
     """At zero weights a deep network is at a saddle, and draws find smaller losses."""
     tiny = load("deep_linear", widths=(2, 2, 2), spectrum=(1.0,), num_examples=20, noise=1.0)
     zero = tiny.at({name: np.zeros(shape) for name, shape in tiny.latents}, "zero weights")
-    found = bvs.learning_coefficient(zero, inverse_temperature=1.0, num_draws=400, progress=False, max_seconds=10.0)
+    found = bvs.learning_coefficient(zero, inverse_temperature=1.0, num_draws=400, progress=False, max_seconds=3.0)
     assert found.value < 0
     assert not found.trusted
     assert any("no minimum but a saddle" in warning for warning in found.warnings)
@@ -146,7 +150,7 @@ def test_lost_chains_are_counted_in_words(load, x64):
     """A step at which the largest rung diverges."""
     model = load("linear_regression", num_examples=200)
     found, _ = measure(
-        model, sampler="sgld", step_size=0.1, second=False, num_draws=40, progress=False, max_seconds=5.0
+        model, sampler="sgld", step_size=0.1, second=False, num_draws=40, progress=False, max_seconds=3.0
     )
     assert any("lost" in warning for warning in found.warnings)
     assert not found.trusted

@@ -18,12 +18,13 @@ from matplotlib.figure import Figure
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.comparison.control import Control, run_control
 from bayes_vs_sgd.comparison.spectrum import spectrum_at_minimum
-from bayes_vs_sgd.jobs import describe_model
+from bayes_vs_sgd.estimate import with_error
 from bayes_vs_sgd.load import build_controls, build_model, load_module
 from bayes_vs_sgd.report import page
 from bayes_vs_sgd.report.figures import spectrum_figure
 from bayes_vs_sgd.report.laws import density_figure
 from bayes_vs_sgd.settings import Compare
+from bayes_vs_sgd.verbs import describe_model
 
 pytestmark = pytest.mark.smoke
 SMALL = Compare(dynamics=("sgld", "sgd"), num_seeds=200, num_steps=40, max_seconds=0)
@@ -156,25 +157,47 @@ def test_a_figure_is_plain_matplotlib_and_needs_no_font(found):
         assert "</svg>" in page.svg(figure, "temperatures")
 
 
-def test_the_page_of_a_learning_coefficient(found):
+@pytest.fixture(scope="module")
+def estimates(found):
+    """Pages of a learning coefficient, of a free energy, and of both along a run."""
     study = found[0]
-    target = bvs.Posterior(study.model, 0.2)
-    tree = bvs.simulate(
-        study.model.exact_sampler, target, key=0, num_chains=4, num_draws=50, num_warmup=10, progress=False
-    )
+    model, about = study.model, (describe_model(study.model), "bayes-vs-sgd x")
+    target = bvs.Posterior(model, 0.2, localization=10.0)
+    shared = {"key": 0, "num_draws": 50, "progress": False}
+    tree = bvs.simulate(model.exact_sampler, target, num_chains=4, num_warmup=10, **shared)
     estimate = bvs.learning_coefficient(tree, target)
-    written = page.llc_page(estimate, tree, target, describe_model(study.model), "bayes-vs-sgd x")
-    assert f"Learning coefficient {estimate.value:.4g}" in written
-    assert ("Not to be trusted" in written) == (not estimate.trusted)
-    assert np.isfinite(estimate.value)
+    free = bvs.free_energy(model, num_particles=50, num_moves=1, num_replicates=2)
+    descent = bvs.GradientDescent(0.1)
+    run = bvs.simulate(descent, target, num_chains=2, num_steps=50, record_positions=True, **shared)
+    along = bvs.along_training(run, target, num_checkpoints=3, num_draws=30, progress=False)
+    pages = {
+        "llc": page.llc_page(estimate, tree, target, *about),
+        "free energy": page.free_energy_page(free, model, *about),
+    }
+    return estimate, free, pages | {"along": page.along_page(along, target, *about)}
+
+
+def test_the_pages_of_estimates(estimates):
+    estimate, free, pages = estimates
+    title = f"Learning coefficient {with_error(estimate.value, estimate.standard_error)}"
+    assert title in pages["llc"]
+    assert ("Not to be trusted" in pages["llc"]) == (not estimate.trusted)
     assert f"{estimate.value:.4g}" in estimate._repr_html_()
+    assert str(free.log_evidence) in pages["free energy"]
+    assert str(free.log_evidence) in free._repr_html_()
+    for row in ("thermodynamic integration", "asymptotic form", "WBIC", "multiplicity", "singular fluctuation", "WAIC"):
+        assert f"<th>{row}" in pages["free energy"]
+    assert "a triangle stands for a value below the axis" in pages["along"]
     assert not jax.config.read("jax_enable_x64")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt install chromium)")
-@pytest.mark.parametrize("width", [400, 1600])
-def test_a_browser_fetches_nothing_and_shows_every_figure(html, width, tmp_path):
+@pytest.mark.parametrize(
+    ("verb", "width"), [("compare", 400), ("compare", 1600), ("llc", 400), ("free energy", 400), ("along", 400)]
+)
+def test_a_browser_fetches_nothing_and_shows_every_figure(html, estimates, verb, width, tmp_path):
     """In a frame of that width, since Chromium's own windows are never narrower than 500 pixels."""
+    html = html if verb == "compare" else estimates[2][verb]
     inside = escape(html.replace("</body>", PROBE + "</body>"))
     frame = f'<body style="margin:0"><iframe style="border:0" width="{width}" height="900" srcdoc="{inside}"></iframe></body>'
     (tmp_path / "page.html").write_text(frame)

@@ -165,6 +165,7 @@ def test_mala_samples_what_langevin_steps_of_its_size_do_not(quartic):
         assert_mean(found[:, :2] * (1 / expected[:2] - size / expected[:2] ** 2 / 2), expected=1, detects=0.07)
 
 
+@pytest.mark.slow
 @pytest.mark.law
 def test_mclmc_is_as_good_as_its_energy_error(quartic):
     """The planted bug is a step size that is not tuned down: an energy error of 0.3 a dimension."""

@@ -95,6 +95,7 @@ def test_rows_that_stand_for_examples_give_their_loss(load):
     assert bvs.Posterior(alone, 0.5).expected_loss() == bvs.Posterior(model, 0.5).expected_loss()
 
 
+@pytest.mark.slow
 @pytest.mark.exact
 def test_the_full_batch_works(sufficient):
     target = bvs.Posterior(sufficient, 0.5)

@@ -59,6 +59,7 @@ def test_without_data_the_prior_is_normalised_and_the_energy_is_the_slope(widths
     assert two_layer_moments(widths, 1e-6).energy == pytest.approx(1e-6 * first, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.law
 @pytest.mark.usefixtures("x64")
 def test_the_exact_sampler_finds_it(load):

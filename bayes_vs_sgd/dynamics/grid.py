@@ -46,7 +46,9 @@ class Grid(Dynamics):
         self.cumulative = self.lower = self.width = None
 
     def prepare(self, target: Posterior) -> "Grid":
-        """Tabulate the density."""
+        """Tabulate the density, once."""
+        if self.cumulative is not None:
+            return self
         dimension = target.model.num_parameters
         if dimension > 2:
             raise InputError(f"a grid needs at most two parameters, the model has {dimension}: use nuts")
