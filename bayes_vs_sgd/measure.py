@@ -8,9 +8,7 @@ particles that come from the prior by tempering (``tempered.py``) must give the 
 """
 
 import contextlib
-import json
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,42 +16,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 
-from .curvature import hessian_eigenvalues, reference_point
 from .diagnostics import mean_error
-from .dynamics import MALA, NUTS, SGHMC, SGLD, SGNHT, AdamSGLD, AdjustedMCLMC, Dynamics, Grid, RMSpropSGLD
+from .dynamics import Dynamics
 from .errors import InputError, nearest
-from .estimate import Estimate, from_replicates, with_error
-from .free_energy import REMEMBERED, enough_moves
+from .estimate import with_error
 from .learning_coefficient import Chains, LearningCoefficient, baselines, read_chains, summarise
 from .model import Model
 from .posterior import Posterior
 from .results import whole
+from .sampler_choice import RUNGS, bias_order, choose, extrapolate, sampler_of
+from .second_sampler import MOST_TEMPERED, by_tempering, wants_second
 from .settings import LLC, SAMPLERS
 from .simulate import simulate
-from .tempered import at_particles, tempered
 
 LEFT_OUT = 1 / 3
 """Share of the draws before the law is taken to be reached."""
-RUNGS = (1.0, 0.5, 0.25)
-"""Step sizes of a ladder; the numbers of chains are inversely proportional."""
-MOST_TEMPERED = 300
-"""Parameters above which the second sampler is not asked."""
-NUM_WARMUP = 500
-"""Steps in which samplers tune themselves."""
-GRID_CHAINS = 128
-"""Chains of a grid, whose draws are independent and cheapest side by side."""
 MOST_HALVINGS = 6
 """Times that a step size at which chains are lost is halved."""
-FRICTION = 2.0
-"""Of underdamped samplers without gradient noise: critical where the prior alone bends the law."""
 FIRST_SHARE = 0.6
 """Share of the time that the first of two samplers has."""
-ACCEPTANCE = 0.95
-"""Of NUTS: near crossings its default makes trajectories diverge."""
 APART = 3.0
 """Standard errors by which two samplers may differ."""
 
@@ -116,7 +100,7 @@ def measure_posterior(
     started = time.monotonic()
     known, name = baselines(target, chosen.baseline)
     with _place(folder) as kept:
-        alone = not _wants_second(target, chosen)
+        alone = not wants_second(target, chosen)
         job = Job(target, chosen, key, kept, started + chosen.max_seconds * (1 if alone else FIRST_SHARE), progress)
         tree, (chains, (value, error), left, doubts) = _until_precise(job, known[name]["value"])
         budget: dict[str, float | None] = {}
@@ -184,14 +168,14 @@ def _place(folder: str | Path | None) -> Iterator[Path]:
 
 def _until_precise(job: Job, baseline: float) -> tuple[xr.DataTree, tuple]:
     """Run, and double the draws until the estimate is as precise as wanted or the time is up."""
-    dynamics, more = choose(job)
+    dynamics, more = choose(job.target, job.settings)
     num_draws, name, halvings = job.settings.num_draws, "draws", 0
     while True:
         before = time.monotonic()
         tree = _run(job, job.target, dynamics, num_draws, name, **more)
         if _too_coarse(tree, job) and halvings < MOST_HALVINGS:
             halvings += 1
-            name, (dynamics, more) = f"draws-{halvings}", choose(job, 0.5**halvings)
+            name, (dynamics, more) = f"draws-{halvings}", choose(job.target, job.settings, 0.5**halvings)
             continue
         found = _estimate(tree, job.target, baseline)
         _, (value, error), left, doubts = found
@@ -259,66 +243,6 @@ def _estimate(
     return chains.rung(rungs[0]), (estimate.value, estimate.standard_error), left, doubts
 
 
-def extrapolate(steps: np.ndarray, values: np.ndarray, errors: np.ndarray) -> tuple[Estimate, float | None]:
-    """Value at step 0 of the line of weighted least squares, and its distance from that of the parabola through three."""
-    if len(steps) < 2:
-        return with_error(values[0], errors[0]), None
-    design = np.stack([np.ones_like(steps), steps / steps.max()], axis=1) / errors[:, None]
-    covariance = np.linalg.inv(design.T @ design)
-    intercept = float((covariance @ design.T @ (values / errors))[0])
-    left = None
-    if len(steps) > 2:
-        left = abs(intercept - float(np.polyfit(steps / steps.max(), values, 2)[-1]))
-    return with_error(intercept, float(np.sqrt(covariance[0, 0]))), left
-
-
-def choose(job: Job, times: float = 1.0) -> tuple[Dynamics, dict[str, Any]]:
-    """Return the sampler that is asked for, or the best that the model has: its exact one, a grid, NUTS; and how it is run."""
-    target, settings, name = job.target, job.settings, job.settings.sampler
-    model = target.model
-    if name == "auto":
-        if model.exact_sampler is not None:
-            name = "exact"
-        elif model.num_parameters <= 2:
-            with contextlib.suppress(InputError):  # a law too narrow for the grid
-                return Grid().prepare(target), {"num_chains": GRID_CHAINS}
-        name = "nuts" if name == "auto" else name
-    if name == "exact":
-        if model.exact_sampler is None:
-            raise InputError("this model declares no exact sampler: give --sampler nuts")
-        return model.exact_sampler, {}
-    if name == "grid":
-        return Grid(), {"num_chains": GRID_CHAINS}
-    if name in ("nuts", "mala", "mclmc"):
-        made = {"nuts": NUTS(target_acceptance_rate=ACCEPTANCE), "mala": MALA(), "mclmc": AdjustedMCLMC()}[name]
-        return made, {"num_warmup": NUM_WARMUP}
-    step = settings.step_size or times * safe_step_size(target, name)
-    counts = [round(settings.num_chains / rung) for rung in RUNGS]
-    steps = np.repeat(step * np.array(RUNGS), counts)
-    kinds = {"sgld": SGLD, "rmsprop-sgld": RMSpropSGLD, "adam-sgld": AdamSGLD, "sghmc": SGHMC, "sgnht": SGNHT}
-    friction = {"friction": FRICTION} if name == "sghmc" and settings.batch_size is None else {}
-    dynamics = kinds[name](steps, batch_size=settings.batch_size, **friction)
-    more = {"num_chains": len(steps), "thinning": 20, "num_warmup": NUM_WARMUP * dynamics.adaptive}
-    if target.center is not None:  # the step size is that of its neighbourhood, and too large far away
-        more |= {"initial": "optimum", "initial_scale": 0.0}
-    return dynamics, more
-
-
-def safe_step_size(target: Posterior, name: str) -> float:
-    """Step size at which the sharpest direction near the minimum, of curvature h of -log p, is followed well.
-
-    A tenth of 1/h for overdamped samplers, of 1/(G h) with their preconditioner G at temperature 1/(n beta), and a step of
-    underdamped ones that drifts as far: sqrt(2 epsilon).
-    """
-    scale, minimum = float(target.scale), reference_point(target.model, target.center)
-    sharpness = max(float(hessian_eigenvalues(target.model, minimum.position)[-1]), 0.0)
-    curvature = scale * sharpness + 1.0 + float(target.localization)
-    if name in ("rmsprop-sgld", "adam-sgld"):
-        curvature /= float(RMSpropSGLD().damping) + math.sqrt(sharpness / scale)
-    epsilon = 0.1 / curvature
-    return math.sqrt(2 * epsilon) if name in ("sghmc", "sgnht") else epsilon
-
-
 def _delocalised(
     job: Job, tree: xr.DataTree, baseline: float, here: tuple[float, float]
 ) -> tuple[float | None, list[str]]:
@@ -326,7 +250,7 @@ def _delocalised(
     loose = Posterior(
         job.target.model, job.target.inverse_temperature, job.target.localization / 10, _center(job.target)
     )
-    dynamics, more = choose(Job(loose, job.settings, job.key, job.folder, job.deadline, job.progress))
+    dynamics, more = choose(loose, job.settings)
     other = _run(job, loose, dynamics, job.settings.num_draws, "looser", **more)
     if other["posterior"].sizes["draw"] < 20:
         return None, ["no time was left to see what the localisation does"]
@@ -349,7 +273,7 @@ def _second(
     job: Job, tree: xr.DataTree, chains: Chains, baseline: float, first: tuple[float, float]
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """What tempered particles say of n beta (L - L*) and of the log of the squared norm, and where they differ."""
-    if sampler_of(tree)["dynamics"] == "Grid" or not _wants_second(job.target, job.settings):
+    if sampler_of(tree)["dynamics"] == "Grid" or not wants_second(job.target, job.settings):
         return None, []
     if job.target.model.num_parameters > MOST_TEMPERED:
         return None, [f"one sampler alone: above {MOST_TEMPERED} parameters no second one is asked"]
@@ -363,51 +287,3 @@ def _second(
         if not abs(other.value - value) <= APART * np.hypot(other.standard_error, error):
             doubts.append(f"tempered particles give {other} for {what}, the chains {with_error(value, error)}")
     return {"sampler": "tempered sequential Monte Carlo"} | {k: asdict(v) for k, v in found.items()}, doubts
-
-
-def _wants_second(target: Posterior, settings: LLC) -> bool:
-    """Whether the sampler is not the model's own exact one, nor a grid."""
-    own = settings.sampler in ("auto", "exact") and target.model.exact_sampler is not None
-    return settings.second and not own and settings.sampler != "grid"
-
-
-def by_tempering(
-    target: Posterior,
-    key: int,
-    baseline: float,
-    num_particles: int = 1000,
-    num_replicates: int = 4,
-    folder: Path | None = None,
-    quiet: bool = True,
-) -> tuple[dict[str, Estimate], list[str]]:
-    """N beta (E[L] - L*) and the mean log squared norm by particles from the prior, with reasons not to believe them."""
-
-    def say(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
-
-    seed = jax.random.key(key)
-    num_moves = 2 * enough_moves(target, num_particles, 0.8, jax.random.fold_in(seed, 2), folder, say)
-    runs = []
-    for index, replicate in enumerate(jax.random.split(jax.random.fold_in(seed, 3), num_replicates)):
-        say(f"tempered particles: replicate {index + 1} of {num_replicates}")
-        runs.append(tempered(target, replicate, num_particles, num_moves, 0.8, folder))
-    values, sizes = [], []
-    for run in runs:
-        losses, norms = (at_particles(target, run.particles, name) for name in ("loss", "squared_norm"))
-        values.append(float(target.scale) * float(run.weights @ (losses - baseline)))
-        sizes.append(float(run.weights @ np.log(norms)))
-    memory = max(float(run.memory.max()) for run in runs)
-    doubts = [] if memory <= REMEMBERED else [f"tempered particles still remember {memory:.2f} of the likelihood"]
-    return {"value": from_replicates(values), "log_squared_norm": from_replicates(sizes)}, doubts
-
-
-def sampler_of(tree: xr.DataTree) -> dict[str, Any]:
-    """Name and settings of what made a run."""
-    found = json.loads(tree.attrs["manifest"])["dynamics"]
-    return {"dynamics": found.pop("name"), **found}
-
-
-def bias_order(sampler: dict[str, Any]) -> int:
-    """Order of the step size's bias: 2 of symmetric splittings with exact gradients, else 1."""
-    return 2 if sampler["dynamics"] in ("SGHMC", "SGNHT") and sampler["batch_size"] is None else 1

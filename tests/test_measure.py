@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd.measure import extrapolate, measure
+from bayes_vs_sgd.measure import measure
+from bayes_vs_sgd.sampler_choice import extrapolate
 
 Z = stats.norm.isf(1e-6 / 2)
 QUICK = {"progress": False, "max_seconds": 30.0}

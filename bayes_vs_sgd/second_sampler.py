@@ -1,0 +1,53 @@
+"""The second opinion on a learning coefficient: particles that come from the prior by tempering."""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from .estimate import Estimate, from_replicates
+from .free_energy import REMEMBERED, enough_moves
+from .posterior import Posterior
+from .settings import LLC
+from .tempered import at_particles, tempered
+
+MOST_TEMPERED = 300
+"""Parameters above which the second sampler is not asked."""
+
+
+def wants_second(target: Posterior, settings: LLC) -> bool:
+    """Whether the sampler is not the model's own exact one, nor a grid."""
+    own = settings.sampler in ("auto", "exact") and target.model.exact_sampler is not None
+    return settings.second and not own and settings.sampler != "grid"
+
+
+def by_tempering(
+    target: Posterior,
+    key: int,
+    baseline: float,
+    num_particles: int = 1000,
+    num_replicates: int = 4,
+    folder: Path | None = None,
+    quiet: bool = True,
+) -> tuple[dict[str, Estimate], list[str]]:
+    """N beta (E[L] - L*) and the mean log squared norm by particles from the prior, with reasons not to believe them."""
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    seed = jax.random.key(key)
+    num_moves = 2 * enough_moves(target, num_particles, 0.8, jax.random.fold_in(seed, 2), folder, say)
+    runs = []
+    for index, replicate in enumerate(jax.random.split(jax.random.fold_in(seed, 3), num_replicates)):
+        say(f"tempered particles: replicate {index + 1} of {num_replicates}")
+        runs.append(tempered(target, replicate, num_particles, num_moves, 0.8, folder))
+    values, sizes = [], []
+    for run in runs:
+        losses, norms = (at_particles(target, run.particles, name) for name in ("loss", "squared_norm"))
+        values.append(float(target.scale) * float(run.weights @ (losses - baseline)))
+        sizes.append(float(run.weights @ np.log(norms)))
+    memory = max(float(run.memory.max()) for run in runs)
+    doubts = [] if memory <= REMEMBERED else [f"tempered particles still remember {memory:.2f} of the likelihood"]
+    return {"value": from_replicates(values), "log_squared_norm": from_replicates(sizes)}, doubts
