@@ -49,6 +49,8 @@ class LearningCoefficient:
         ``monte_carlo`` (standard error), ``discretisation`` (what is left of a step size's bias), ``localisation`` (change
         from gamma to gamma/10), ``finite_n`` (lambda less the exact finite-n value, or less the estimate) and ``baseline``
         (change with the other baseline); None: not known, 0: none.
+    divergence_rate
+        Share of diverging transitions, of samplers that know of them.
     sampler, settings, second
         What made the draws, and how many; what a sampler of another kind says.
     """
@@ -67,6 +69,7 @@ class LearningCoefficient:
     other_baseline: dict[str, Any] | None = None
     finite_n_reference: dict[str, Any] | None = None
     error_budget: dict[str, float | None] = field(default_factory=dict)
+    divergence_rate: float | None = None
     sampler: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     second: dict[str, Any] | None = None
@@ -88,7 +91,7 @@ class Chains:
     excess: np.ndarray
     size: np.ndarray
     num_lost: int
-    diverging: float = 0.0
+    diverging: float | None = None
     num_gradients: float = 0.0
     step_sizes: np.ndarray | None = None
     """Of each chain, where they differ."""
@@ -119,7 +122,7 @@ class Chains:
             )
         if self.num_lost:
             found.append(f"{self.num_lost} of {self.num_lost + len(self.excess)} chains were lost and left out")
-        if self.diverging > DIVERGING:
+        if self.diverging is not None and self.diverging > DIVERGING:
             found.append(f"{self.diverging:.2%} of the transitions diverged")
         value, error = float(self.excess.mean()), mean_error(self.excess, False)
         if value < -3 * error:
@@ -220,6 +223,7 @@ def summarise(
         other_baseline=None if other is None else known[other] | {"estimate": value + moved},
         finite_n_reference=reference,
         error_budget=budget,
+        divergence_rate=chains.diverging,
         **more,
     )
 
@@ -264,7 +268,7 @@ def read_chains(tree: xr.DataTree, target: Posterior, baseline: float, left_out:
     scale = scale[kept, None] if scale.ndim else scale
     draws = {name: v[kept, first:] for name, v in drawn.items()}
     stats_group = tree["sample_stats"].to_dataset()
-    diverging = float(stats_group["diverging"].values.mean()) if "diverging" in stats_group else 0.0
+    diverging = float(stats_group["diverging"].values.mean()) if "diverging" in stats_group else None
     gradients = float(stats_group["num_gradients"].values.sum())
     excess = scale * (draws["loss"] - baseline)
     steps = tree["posterior"].to_dataset().coords.get("step_time")

@@ -128,7 +128,7 @@ def simulate(
                 warm = prepared.adaptive and step < num_warmup
                 end = min(num_warmup if step < num_warmup else total, step + pace.length(warm))
                 counts = (jnp.asarray(num_warmup), jnp.asarray(thinning), jnp.asarray(step), jnp.asarray(end))
-                with pace.timing(end - step), cheap_noise():
+                with pace.timing(end - step):
                     rows = schedule if warm else schedule[:0, :0]
                     moved = run(1 if warm else pace.slots, carry, rows, *counts, warm)
                     carry, buffer, losses = jax.block_until_ready(moved)
@@ -142,11 +142,6 @@ def simulate(
             stopped = "interrupted"
             warnings.warn(f"interrupted after step {step} of {total}: what is done is kept", stacklevel=2)
     return record.finish(carry, step, stopped, pace.speed)
-
-
-def cheap_noise() -> Any:
-    """Random numbers at half the price: those that need not be split over devices, since whole chains are."""
-    return jax.threefry_partitionable(False)
 
 
 class Pace:

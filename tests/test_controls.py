@@ -17,7 +17,9 @@ def comparison(model, name, tmp_path, deadline=0.0, **settings):
 
 
 def test_full_batch_langevin_dynamics_matches(load, tmp_path):
-    found = comparison(load("deep_linear"), "sgld", tmp_path, float("inf"), initial_scale=1.0, num_steps=8000)
+    # At a quarter of the seeds an effect near .02 beside a margin of .1 is left unresolved every few runs.
+    settings = {"initial_scale": 1.0, "num_steps": 8000, "num_seeds": 8000}
+    found = comparison(load("deep_linear"), "sgld", tmp_path, float("inf"), **settings)
     assert found.stationary
     assert found.verdicts == {"function": "match", "geometry": "match", "off_data": "match"}
     beta = found.inverse_temperature

@@ -31,7 +31,8 @@ def llc_rows(found: LearningCoefficient, target: Posterior) -> list[tuple[str, s
     rows.append(("target", f"beta {beta:.4g}, n beta {scale:.4g}, localization {float(target.localization):g}"))
     gradients = f"{found.num_gradients:,.3g} example gradients"
     name = found.sampler.get("dynamics", "sampler")
-    rows.append(("sampler", f"{name}: R-hat {found.rhat:.3f}, ESS {found.ess:,.0f}, {gradients}"))
+    diverged = "" if found.divergence_rate is None else f", {found.divergence_rate:.2%} diverged"
+    rows.append(("sampler", f"{name}: R-hat {found.rhat:.3f}, ESS {found.ess:,.0f}, {gradients}{diverged}"))
     if found.second:
         value = with_error(found.second["value"]["value"], found.second["value"]["standard_error"])
         rows.append(("second sampler", f"{value} by {found.second['sampler']}"))
