@@ -34,6 +34,8 @@ from .simulate import simulate
 
 LEFT_OUT = 1 / 3
 """Share of the draws before the law is taken to be reached."""
+FEWEST = 20
+"""Draws of a chain."""
 MOST_HALVINGS = 6
 """Times that a step size at which chains are lost is halved."""
 FIRST_SHARE = 0.6
@@ -146,8 +148,8 @@ def _check(target: Posterior, settings: LLC) -> None:
     for name, value in (("precision", settings.precision), ("max_seconds", settings.max_seconds)):
         if not value > 0:
             raise InputError(f"{name} is {value}: it must be > 0")
-    if settings.num_draws < 20:
-        raise InputError(f"num_draws is {settings.num_draws}: it must be at least 20")
+    if settings.num_draws < FEWEST:
+        raise InputError(f"num_draws is {settings.num_draws}: it must be at least {FEWEST}")
     if settings.sampler not in SAMPLERS:
         raise InputError(f"unknown sampler {settings.sampler!r}: {nearest(settings.sampler, SAMPLERS)}")
     if settings.batch_size is not None and settings.sampler not in SAMPLERS[SAMPLERS.index("sgld") :]:
@@ -251,9 +253,12 @@ def _delocalised(
         job.target.model, job.target.inverse_temperature, job.target.localization / 10, _center(job.target)
     )
     dynamics, more = choose(loose, job.settings)
-    other = _run(job, loose, dynamics, job.settings.num_draws, "looser", **more)
-    if other["posterior"].sizes["draw"] < 20:
-        return None, ["no time was left to see what the localisation does"]
+    try:
+        other = _run(job, loose, dynamics, job.settings.num_draws, "looser", **more)
+    except InputError:
+        other = None
+    if other is None or other["posterior"].sizes["draw"] < FEWEST:
+        return None, ["no time was left to see what the localisation does: give --max-seconds"]
     _, (value, error), _, _ = _estimate(other, loose, baseline)
     change = value - here[0]
     doubts = []
