@@ -25,6 +25,8 @@ from .dynamics import NUTS
 from .errors import InputError
 from .estimate import Estimate, with_error
 from .given import read_positions, site_values
+from .ladder import trapezoid
+from .learning_coefficient import LEFT_OUT
 from .observables import available, select
 from .posterior import Posterior
 from .results import open_run, whole
@@ -32,8 +34,6 @@ from .simulate import simulate
 
 NUM_RUNGS, POWER = 12, 5
 """Rungs of the ladder, and by what power of j/J they lie closer near t = 0."""
-LEFT_OUT = 1 / 3
-"""Share of the draws before the law is taken to be reached."""
 LIMIT = 1.05
 """R-hat above which a checkpoint's numbers are doubted."""
 
@@ -169,9 +169,7 @@ def _integral(energies: np.ndarray, ladder: np.ndarray) -> Estimate:
     mean, variance = energies.mean(axis=(1, 2)), energies.var(axis=(1, 2))
 
     def integrate(used: slice) -> float:
-        widths = np.diff(ladder[used])
-        middle = (mean[used][1:] + mean[used][:-1]) / 2
-        return float(np.sum(widths * middle + widths**2 * np.diff(variance[used]) / 12))
+        return trapezoid(ladder[used], mean[used], -variance[used])
 
     weights = (np.diff(ladder, prepend=0) + np.diff(ladder, append=ladder[-1])) / 2
     errors = np.array([mean_error(rung, False) for rung in energies])

@@ -246,10 +246,12 @@ def _from_ladders(target: Posterior, runs: list[Ladder]) -> dict[str, Any]:
     found |= {"learning_coefficient": None, "multiplicity": None, "asymptotic_log_evidence": None, "fitted_up_to": most}
     if float(target.localization) == 0 and None not in fits:
         value, multiplicity, change, other_change = np.array(fits, float).T
-        found["learning_coefficient"] = from_replicates(value, float(np.mean(change)))
-        found["multiplicity"] = from_replicates(multiplicity, float(np.mean(other_change)))
-        known = [model.truth.get(name) for name in ("learning_coefficient", "multiplicity")]
-        lambda_, m = (k.value if k else found[x].value for k, x in zip(known, list(found)[1:3], strict=True))
+        fitted = {
+            "learning_coefficient": from_replicates(value, float(np.mean(change))),
+            "multiplicity": from_replicates(multiplicity, float(np.mean(other_change))),
+        }
+        found |= fitted
+        lambda_, m = (model.truth.get(name, fitted[name]).value for name in fitted)
         precision = n * beta
         asymptotic = precision * at_optimum + lambda_ * np.log(precision) - (m - 1) * np.log(np.log(precision))
         found["asymptotic_log_evidence"] = -float(asymptotic)

@@ -9,6 +9,7 @@ optimum and at the empirical minimum differ by about d/(2n). ``measure.py`` gets
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ LARGE = 20_000
 DIVERGING = 1e-3
 """Most transitions that may diverge."""
 FEWEST_DRAWS = 8
+LEFT_OUT = 1 / 3
+"""Share of the draws of a measurement before the law is taken to be reached."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,17 @@ class Chains:
         chosen = self.step_sizes == step_size
         return replace(self, excess=self.excess[chosen], size=self.size[chosen], step_sizes=None)
 
-    @property
+    @cached_property
+    def estimate(self) -> tuple[float, float]:
+        """Mean of n beta (L - L*) and its standard error."""
+        return float(self.excess.mean()), mean_error(self.excess, False)
+
+    @cached_property
     def rhat(self) -> float:
         """The larger one."""
         return max(rhat(self.excess), rhat(self.size))
 
-    @property
+    @cached_property
     def ess(self) -> float:
         """The smaller one."""
         return min(ess(self.excess), ess(self.size))
@@ -124,7 +132,7 @@ class Chains:
             found.append(f"{self.num_lost} of {self.num_lost + len(self.excess)} chains were lost and left out")
         if self.diverging is not None and self.diverging > DIVERGING:
             found.append(f"{self.diverging:.2%} of the transitions diverged")
-        value, error = float(self.excess.mean()), mean_error(self.excess, False)
+        value, error = self.estimate
         if value < -3 * error:
             found.append(
                 "negative: w* is no minimum but a saddle or a slope, and the draws find smaller losses than L(w*)"
@@ -192,7 +200,7 @@ def summarise(
     **more: Any,
 ) -> LearningCoefficient:
     """An estimate from chains, or one that is made elsewhere, with its budget of errors."""
-    value, error = (float(chains.excess.mean()), mean_error(chains.excess, False)) if estimate is None else estimate
+    value, error = chains.estimate if estimate is None else estimate
     low, high = with_error(value, error).interval
     wider = discretisation or 0.0
     facts = target.model.truth.get("learning_coefficient")

@@ -23,7 +23,7 @@ from .diagnostics import mean_error
 from .dynamics import Dynamics
 from .errors import InputError, nearest
 from .estimate import with_error
-from .learning_coefficient import Chains, LearningCoefficient, baselines, read_chains, summarise
+from .learning_coefficient import LEFT_OUT, Chains, LearningCoefficient, baselines, read_chains, summarise
 from .model import Model
 from .posterior import Posterior
 from .results import whole
@@ -32,8 +32,6 @@ from .second_sampler import MOST_TEMPERED, by_tempering, wants_second
 from .settings import LLC, SAMPLERS
 from .simulate import simulate
 
-LEFT_OUT = 1 / 3
-"""Share of the draws before the law is taken to be reached."""
 FEWEST = 20
 """Draws of a chain."""
 MOST_HALVINGS = 6
@@ -232,12 +230,12 @@ def _estimate(
     """Chains, the estimate with its error, what is left of the step size's bias, and doubts."""
     chains = read_chains(tree, target, baseline, LEFT_OUT)
     if chains.step_sizes is None:
-        return chains, (float(chains.excess.mean()), mean_error(chains.excess, False)), 0.0, chains.doubts()
+        return chains, chains.estimate, 0.0, chains.doubts()
     rungs, values, errors, doubts = np.unique(chains.step_sizes), [], [], []
     for step in rungs:
         part = chains.rung(step)
-        values.append(part.excess.mean())
-        errors.append(mean_error(part.excess, False))
+        values.append(part.estimate[0])
+        errors.append(part.estimate[1])
         doubts += [f"step size {step:.2g}: {doubt}" for doubt in part.doubts()]
     if len(rungs) < len(RUNGS):
         doubts.append("every chain of the largest step size was lost")
