@@ -18,8 +18,8 @@ from .posterior import Posterior
 
 BUFFER_DRAWS, BUFFER_BYTES = 1024, 2**26
 """Most draws a segment holds, and most memory for them."""
-CHAINS_PER_DEVICE, WIDE = 32, 10_000
-"""Fewer chains than that are not worth another device, unless they have that many parameters."""
+NUMBERS_PER_DEVICE = 512
+"""Chains times parameters: fewer than that are not worth another device."""
 CHAIN = jax.sharding.PartitionSpec("chain")
 
 
@@ -31,11 +31,20 @@ class Carry(eqx.Module):
     lost: Array
 
 
+def run_segment(*arguments: Any) -> tuple[Carry, Any, Array]:
+    """Move all chains from a step to another, with random numbers at half the price.
+
+    Threefry's default order of counters can be split by XLA, which nothing here needs, and costs twice as much.
+    """
+    with jax.threefry_partitionable(False):
+        return _run_segment(*arguments)
+
+
 @eqx.filter_jit
-def run_segment(
+def _run_segment(
     dynamics, target, keys, observables, axes, positions, slots, carry, schedule, num_warmup, thinning, begin, end, warm
 ):
-    """Move all chains from a step to another, the chain axis split over the devices; the module says how.
+    """Move all chains, the chain axis split over the devices; the module says how.
 
     ``slots`` (of the buffer of draws) and ``warm`` are static, the counts are traced. Returns the carry, the buffer
     (slot, chain, ...) and the loss of each chain.
@@ -90,7 +99,7 @@ def run_segment(
 
 def chain_devices(num_chains: int, num_parameters: int) -> jax.sharding.Mesh | None:
     """Return as many devices as divide the chains, if more than one is worth it."""
-    most = min(jax.device_count(), num_chains // (1 if num_parameters >= WIDE else CHAINS_PER_DEVICE))
+    most = min(jax.device_count(), num_chains, num_chains * num_parameters // NUMBERS_PER_DEVICE)
     devices = next((n for n in range(most, 0, -1) if num_chains % n == 0), 1)
     return None if devices == 1 else jax.sharding.Mesh(np.asarray(jax.devices()[:devices]), ("chain",))
 

@@ -24,8 +24,8 @@ from .observables import select
 from .posterior import Posterior
 from .progress import Progress
 from .results import Record
-from .segment import WIDE, buffer_slots, run_segment, to_devices
-from .start import check_start, first_states, places
+from .segment import buffer_slots, run_segment, to_devices
+from .start import WIDE, check_start, first_states, places
 from .store import Store
 
 FIRST_SEGMENT, FIRST_OF_WIDE = 10, 1

@@ -16,8 +16,8 @@ from .segment import Carry
 
 START = 2**31 - 1
 """Folded into a chain's key for its start; no step has this number."""
-BLOCK = 64
-"""Chains whose starts are drawn in one call."""
+BLOCK, WIDE = 64, 10_000
+"""Chains whose starts are drawn in one call; those of so many parameters one by one."""
 
 
 def check_start(target: Posterior, initial: str | Mapping[str, Any], num_chains: int) -> str | Position:
@@ -54,10 +54,10 @@ def places(
 ) -> tuple[Array, Position]:
     """Keys of the chains and where they start; in blocks, so that one compilation serves any number of chains."""
     words, blocks = [], []
-    for first in range(0, num_chains, BLOCK):
-        block = _block(
-            target, start if isinstance(start, str) else "given", jnp.asarray([seed, first]), jnp.asarray(scale, float)
-        )
+    size = BLOCK if target.model.num_parameters < WIDE else 1
+    kind = start if isinstance(start, str) else "given"
+    for first in range(0, num_chains, size):
+        block = _block(target, kind, size, jnp.asarray([seed, first]), jnp.asarray(scale, float))
         word, positions = jax.tree.map(np.asarray, block)
         words.append(word)
         blocks.append(positions)
@@ -68,8 +68,8 @@ def places(
 
 
 @eqx.filter_jit
-def _block(target, start, seed_and_first, scale):
-    """Key data and positions of BLOCK chains from the first on."""
+def _block(target, start, size, seed_and_first, scale):
+    """Key data and positions of so many chains from the first on."""
     seed, first = seed_and_first
 
     def place(key):
@@ -81,7 +81,7 @@ def _block(target, start, seed_and_first, scale):
             return jax.tree.map(jnp.add, target.center, noise)
         return {}
 
-    keys = jax.vmap(lambda chain: jax.random.fold_in(jax.random.key(seed), chain))(first + jnp.arange(BLOCK))
+    keys = jax.vmap(lambda chain: jax.random.fold_in(jax.random.key(seed), chain))(first + jnp.arange(size))
     return jax.random.key_data(keys), jax.vmap(place)(keys)
 
 
