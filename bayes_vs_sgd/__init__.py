@@ -1,9 +1,15 @@
 """Does SGD sample the Bayesian posterior? One model, many dynamics, one loop, one comparison."""
 
 import importlib
+import os
 import sys
 import types
 from typing import TYPE_CHECKING, Any
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+os.environ.setdefault(
+    "NPROC", str(2 * CORES)
+)  # threads of XLA: batched LAPACK calls that take all of them wait for ever
 
 if TYPE_CHECKING:
     from .along import Checkpoint, along_training

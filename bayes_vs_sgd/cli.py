@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from . import CORES
 from .errors import InputError, nearest
 
 VERBS = ("compare", "llc", "free-energy", "models")
@@ -74,18 +75,14 @@ def run(arguments: list[str]) -> int:
 
 
 def prepare_jax(arguments: list[str]) -> None:
-    """Before jax starts: one device a core, so that chains use all of them, and a thread pool they cannot exhaust.
-
-    With as many pool threads as devices, two devices that both wait for a batched LAPACK call wait for ever.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("NPROC", str(2 * cores))
+    """Before jax starts: one device a core, so that chains use all of them; LAPACK's own threads would be in the way."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 
     from .cache import enable_cache
 
     with contextlib.suppress(AttributeError, RuntimeError):
-        jax.config.update("jax_num_cpu_devices", cores)
+        jax.config.update("jax_num_cpu_devices", CORES)
     enable_cache()
 
 

@@ -1,6 +1,7 @@
 """Exact block Gibbs sampling of deep linear networks, with gauge moves between the layers."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -14,8 +15,8 @@ from ..model import Position
 from ..posterior import Posterior
 from .base import Dynamics, Info
 
-MOST_MOVES = 96
-"""Gauge moves between wide layers, which would take longer than the layers themselves."""
+PROPOSALS = 8
+"""For each direction of a gauge move."""
 
 
 class GibbsState(NamedTuple):
@@ -30,9 +31,9 @@ class LinearNetworkGibbs(Dynamics):
     Given the other layers, with A = W_L...W_{l+1}, Z = W_{l-1}...W_1 X and b = beta / sigma^2, layer l is Gaussian
     with precision :math:`b\, ZZ^T \otimes A^T A + (\tau_l^{-2} + \gamma) I`, diagonal in the two eigenbases, so a
     sweep costs nothing that grows with n. Between the layers, W_l -> G W_l and W_{l+1} -> W_{l+1} G^{-1} leave
-    the likelihood as it is; G = I + (e^s - 1) u u^T with u uniform on the sphere and s random is proposed, and
-    accepted by Metropolis with the Jacobian |det G|^(d_in - d_out). Without those moves the loss mixes and the
-    geometry does not.
+    the likelihood as it is; G = Q e^s Q^T, with Q uniform on the orthogonal group and s diagonal, is moved by Metropolis
+    with the Jacobian |det G|^(d_in - d_out): the s of all columns of Q at once, since they are independent. Without
+    those moves the loss mixes and the geometry does not.
 
     Parameters
     ----------
@@ -46,14 +47,14 @@ class LinearNetworkGibbs(Dynamics):
     inputs, outputs
         Names of the data.
     gauge_moves
-        Moves for each pair of layers in a sweep; by default three for each hidden unit, at most 96.
+        Bases Q for each pair of layers in a sweep.
     """
 
     law: ClassVar = "exact"
     layers: tuple[str, ...] = eqx.field(static=True)
     inputs: str = eqx.field(static=True)
     outputs: str = eqx.field(static=True)
-    gauge_moves: int | None = eqx.field(static=True)
+    gauge_moves: int = eqx.field(static=True)
     noise: Array
     prior_scale: Float[Array, " layers"]
     second_moment: Float[Array, "d_in d_in"] | None
@@ -68,7 +69,7 @@ class LinearNetworkGibbs(Dynamics):
         prior_scale: Any,
         inputs: str = "x",
         outputs: str = "y",
-        gauge_moves: int | None = None,
+        gauge_moves: int = 1,
     ):
         self.layers, self.inputs, self.outputs, self.gauge_moves = tuple(layers), inputs, outputs, gauge_moves
         self.noise = jnp.asarray(noise, float)
@@ -136,50 +137,37 @@ class LinearNetworkGibbs(Dynamics):
         return left.T @ linear @ right / total, 1 / jnp.sqrt(total), left, right
 
     def _gauge(self, target: Posterior, key: Array, weights: list[Array]) -> tuple[list[Array], Array]:
-        """Metropolis moves along random one-parameter groups between neighbouring layers."""
+        """Gauge moves between neighbouring layers."""
         accepted = []
         for layer in range(len(weights) - 1):
-            moves = min(3 * weights[layer].shape[0], MOST_MOVES) if self.gauge_moves is None else self.gauge_moves
-            if moves == 0:
-                continue
-
-            def move(carry, draws, layer=layer):
-                lower, upper = carry
-                new_lower, new_upper, log_ratio = self._propose(target, draws[:-1], layer, lower, upper)
-                accept = jnp.log(draws[-1]) < log_ratio
-                return (jnp.where(accept, new_lower, lower), jnp.where(accept, new_upper, upper)), accept
-
-            random = jnp.column_stack(
-                [
-                    jax.random.normal(jax.random.fold_in(key, 2 * layer), (moves, weights[layer].shape[0] + 1)),
-                    jax.random.uniform(jax.random.fold_in(key, 2 * layer + 1), (moves, 2)),
-                ]
+            keys = jax.random.split(jax.random.fold_in(key, layer), self.gauge_moves)
+            pair, accepts = jax.lax.scan(
+                partial(self._rescale, target, layer), (weights[layer], weights[layer + 1]), keys
             )
-            pair, accepts = jax.lax.scan(move, (weights[layer], weights[layer + 1]), random)
             weights[layer], weights[layer + 1] = pair
             accepted.append(jnp.mean(accepts))
-        return weights, jnp.mean(jnp.stack(accepted)) if accepted else jnp.ones(())
+        return weights, jnp.mean(jnp.stack(accepted)) if self.gauge_moves else jnp.ones(())
 
-    def _propose(self, target: Posterior, draws: Array, layer: int, lower: Array, upper: Array) -> tuple:
-        """G = I + (e^s - 1) u u', and the log ratio of the density times the Jacobian.
-
-        ``draws``: normals for the direction and for s, a uniform for the size of s, spread over its scales (0.03 to 2).
-        """
-        direction, move, level = draws[:-2], draws[-2], draws[-1]
-        direction = direction / jnp.linalg.norm(direction)
-        log_scale = 0.03 * (2 / 0.03) ** level * move
-        new_lower = lower + jnp.expm1(log_scale) * jnp.outer(direction, direction @ lower)
-        new_upper = upper + jnp.expm1(-log_scale) * jnp.outer(upper @ direction, direction)
-        centers = self._centers(target)
-
-        def log_prior(matrix, which):
-            pull = target.localization * jnp.sum((matrix - centers[which]) ** 2)
-            return -0.5 * (jnp.sum(matrix**2) / self.prior_scale[which] ** 2 + pull)
-
-        log_ratio = (lower.shape[1] - upper.shape[0]) * log_scale
-        log_ratio += log_prior(new_lower, layer) - log_prior(lower, layer)
-        log_ratio += log_prior(new_upper, layer + 1) - log_prior(upper, layer + 1)
-        return new_lower, new_upper, log_ratio
+    def _rescale(self, target: Posterior, layer: int, pair: tuple[Array, Array], key: Array) -> tuple[tuple, Array]:
+        """G = Q e^s Q', with Q uniform on the orthogonal group and the s of its columns moved at once."""
+        lower, upper = pair
+        key_basis, key_moves = jax.random.split(key)
+        normal = jax.random.normal(key_basis, (len(lower), len(lower)))
+        basis = jnp.linalg.eigh(normal + normal.T)[1]  # uniform; two batched QRs at once can hang XLA's threads
+        rows, columns = basis.T @ lower, (upper @ basis).T
+        a, b = (
+            (self.prior_scale[which] ** -2 + target.localization) * jnp.sum(x**2, axis=1)
+            for which, x in ((layer, rows), (layer + 1, columns))
+        )
+        c = d = jnp.zeros(len(lower))
+        if target.center is not None:
+            below, above = self._matrices(target.center)[layer : layer + 2]
+            c = target.localization * jnp.sum(rows * (basis.T @ below), axis=1)
+            d = target.localization * jnp.sum(columns * (above @ basis).T, axis=1)
+        s, accepted = log_scales(key_moves, a, b, c, d, lower.shape[1] - upper.shape[0])
+        lower = lower + basis @ (jnp.expm1(s)[:, None] * rows)
+        upper = upper + (jnp.expm1(-s)[:, None] * columns).T @ basis.T
+        return (lower, upper), jnp.mean(accepted)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -190,6 +178,34 @@ class LinearNetworkGibbs(Dynamics):
             "prior_scale": self.prior_scale.tolist(),
             "gauge_moves": self.gauge_moves,
         }
+
+
+def log_scales(
+    key: Array, a: Array, b: Array, c: Array, d: Array, excess: int
+) -> tuple[Float[Array, " width"], Float[Array, "proposals width"]]:
+    r"""Move every s from 0, leaving the law of density exp(-(a e^{2s} + b e^{-2s})/2 + c e^s + d e^{-s} + excess s) as it is.
+
+    Metropolis proposals come in turn from a normal at the mode for c = d = 0, :math:`a e^{2s} - b e^{-2s} = excess`, and
+    from one at the present s, both of the width there, :math:`(4 excess^2 + 16 ab)^{-1/4}`.
+    """
+    root = jnp.sqrt(excess**2 + 4 * a * b)
+    mode = 0.5 * jnp.log(jnp.where(excess < 0, 2 * b / (root - excess), (root + excess) / (2 * a)))
+    width = 1 / jnp.sqrt(2 * root)
+
+    def log_density(s):
+        return -0.5 * (a * jnp.exp(2 * s) + b * jnp.exp(-2 * s)) + c * jnp.exp(s) + d * jnp.exp(-s) + excess * s
+
+    def move(s, draws):
+        local, normal, uniform = draws
+        proposed = jnp.where(local, s, mode) + width * normal
+        log_ratio = log_density(proposed) - log_density(s)
+        log_ratio += jnp.where(local, 0.0, (normal**2 - ((s - mode) / width) ** 2) / 2)
+        accepted = jnp.log(uniform) < log_ratio
+        return jnp.where(accepted, proposed, s), accepted
+
+    normals = jax.random.normal(key, (PROPOSALS, len(a)))
+    uniforms = jax.random.uniform(jax.random.fold_in(key, 1), (PROPOSALS, len(a)))
+    return jax.lax.scan(move, jnp.zeros_like(a), (jnp.arange(PROPOSALS) % 2 == 1, normals, uniforms))
 
 
 @eqx.filter_jit

@@ -1,0 +1,106 @@
+"""The gauge moves of the Gibbs sampler leave the likelihood and the prior as they are, and find the law of the scales."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from statistical import assert_mean, planted_bug
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.dynamics import gibbs as module
+from bayes_vs_sgd.dynamics.gibbs import LinearNetworkGibbs, log_scales
+
+COEFFICIENTS = {  # a, b, c, d, excess
+    "square": (3.0, 0.5, 0.0, 0.0, 0),
+    "wide below": (2.0, 1.0, 0.0, 0.0, 3),
+    "wide above": (1.0, 0.2, 0.0, 0.0, -4),
+    "localised": (9.0, 8.0, 12.0, 3.0, 1),
+}
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("case", COEFFICIENTS)
+def test_law_of_the_scales(case):
+    """Mean and second moment of s after 20 moves of 20,000 directions, against quadrature."""
+    coefficients = COEFFICIENTS[case]
+    grid = np.linspace(-6, 6, 4001)
+    a, b, c, d, excess = coefficients
+    log_density = -(a * np.exp(2 * grid) + b * np.exp(-2 * grid)) / 2 + c * np.exp(grid) + d * np.exp(-grid)
+    weights = np.exp(log_density + excess * grid - np.max(log_density + excess * grid))
+    mean = float(weights @ grid / weights.sum())
+    variance = float(weights @ (grid - mean) ** 2 / weights.sum())
+
+    def moved(excess):
+        def again(key, s):
+            scales = (a * jnp.exp(2 * s), b * jnp.exp(-2 * s), c * jnp.exp(s), d * jnp.exp(-s))
+            return s + log_scales(key, *scales, excess)[0]
+
+        steps = jax.jit(lambda s: jax.lax.fori_loop(0, 20, lambda i, s: again(jax.random.key(i), s), s))
+        return np.asarray(steps(jnp.zeros(20_000)))
+
+    s = moved(excess)
+    assert_mean(s, expected=mean, detects=0.07 * np.sqrt(variance))
+    assert_mean((s - mean) ** 2, expected=variance, detects=0.12 * variance)
+    with planted_bug():  # the Jacobian of one hidden direction too many
+        assert_mean(moved(excess + 1), expected=mean, detects=0.07 * np.sqrt(variance))
+
+
+@pytest.mark.exact
+@pytest.mark.usefixtures("x64")
+def test_gauge_moves_keep_the_map(network_target):
+    """W_2 G^{-1} G W_1 = W_2 W_1, while the layers move."""
+    gibbs, target = network_target
+    before = prior_draws(target, 1)
+    after = moved(gibbs, target, before)
+    products = [np.linalg.multi_dot([np.asarray(w[0]) for w in reversed(x)]) for x in (before, after)]
+    assert np.allclose(*products, rtol=0, atol=1e-12 * np.abs(products[0]).max())
+    assert all(np.abs(x - y).max() > 0.01 for x, y in zip(before, after, strict=True))
+
+
+@pytest.mark.law
+def test_gauge_moves_keep_the_prior(network_target, monkeypatch):
+    """Draws of the prior times the localisation are draws of it afterwards: mean displacement, and squared norm."""
+    gibbs, target = network_target
+    gamma, centers = float(target.localization), gibbs._matrices(target.center)
+    before = prior_draws(target, 20_000)
+
+    def check(after):
+        for weights, center in zip(after, centers, strict=True):
+            displacement = np.asarray(weights - gamma * center / (1 + gamma)).reshape(len(weights), -1)
+            assert_mean(np.sum(displacement**2, axis=1), expected=center.size / (1 + gamma), detects=0.1 * center.size)
+            assert_mean(displacement @ np.ravel(center), expected=0.0, detects=0.1 * np.linalg.norm(center))
+
+    check(moved(gibbs, target, before))
+    with planted_bug():  # no Jacobian
+        monkeypatch.setattr(module, "log_scales", lambda *x: log_scales(*x[:-1], 0))
+        check(moved(gibbs, target, before))
+
+
+@pytest.fixture
+def network_target(load):
+    """Sampler and target of a network of unequal widths, localised."""
+    model = load("deep_linear", widths=(6, 3, 2, 1), spectrum=(1.0,), unseen_inputs=0)
+    return LinearNetworkGibbs(("W1", "W2", "W3"), 3.0, 1.0), bvs.Posterior(model, 0.1, 0.5)
+
+
+def prior_draws(target, count):
+    """Draws (count, ...) of every layer from the prior times the localisation."""
+    gamma = target.localization
+    keys = jax.random.split(jax.random.key(1), len(target.center))
+    return [
+        gamma * c / (1 + gamma) + jax.random.normal(key, (count, *c.shape)) / jnp.sqrt(1 + gamma)
+        for key, c in zip(keys, target.center.values(), strict=True)
+    ]
+
+
+def moved(gibbs, target, weights):
+    """Layers after three rounds of gauge moves."""
+
+    def rounds(key, *weights):
+        for i in range(3):
+            weights = gibbs._gauge(target, jax.random.fold_in(key, i), list(weights))[0]
+        return tuple(weights)
+
+    keys = jax.random.split(jax.random.key(2), len(weights[0]))
+    return eqx.filter_jit(jax.vmap(rounds))(keys, *weights)
