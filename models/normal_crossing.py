@@ -15,7 +15,7 @@ import numpyro
 import numpyro.distributions as dist
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd.theory.normal_crossings import crossing_learning_coefficient, crossing_moments
+from bayes_vs_sgd.theory.normal_crossings import crossing_learning_coefficient, crossing_total_loss
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,9 @@ def build(config: Config, key) -> bvs.Model:
 def expected_loss(config: Config, target: bvs.Posterior) -> float | None:
     """E[L] by quadrature over the product (``theory/normal_crossings.py``), at beta > 0."""
     model, beta = target.model, float(target.inverse_temperature)
-    if beta == 0:
-        return None
-    x, y = (np.asarray(model.compressed[name], float).item() for name in "xy")
-    energy = crossing_moments(config.powers, beta * (x / config.noise) ** 2, y / x, config.prior_scale).energy
-    total = energy / beta + np.log(2 * np.pi * config.noise**2) / 2
-    return (total + float(model.offset)) / model.num_examples
+    x, y = model.compressed["x"], model.compressed["y"]
+    total = crossing_total_loss(x, y, config.powers, config.noise, config.prior_scale, beta)
+    return None if total is None else (total + float(model.offset)) / model.num_examples
 
 
 def observables(sites: tuple[str, ...], powers: tuple[int, ...]) -> dict[str, bvs.Observable]:

@@ -88,6 +88,17 @@ def crossing_moments(
     return CrossingMoments(float(log_z - np.log(len(signs))), float(np.sum(np.exp(log_mass - log_z) * squares)))
 
 
+def crossing_total_loss(
+    x: np.ndarray, y: np.ndarray, powers: Sequence[int], noise: float, prior_scale: float, beta: float
+) -> float | None:
+    """Expected total loss, -log p of one input and label that stand for all, under y = f x + noise; None at beta = 0."""
+    if beta == 0:
+        return None
+    x, y = float(np.asarray(x).item()), float(np.asarray(y).item())
+    energy = crossing_moments(powers, beta * (x / noise) ** 2, y / x, prior_scale).energy
+    return float(energy / beta + np.log(2 * np.pi * noise**2) / 2)
+
+
 @lru_cache(maxsize=32)
 def _log_density(powers: tuple[int, ...], lowest: float) -> tuple[CubicSpline, float]:
     """Log density of log |f| under standard normal weights, as a spline from the lowest value on, and its upper end."""
