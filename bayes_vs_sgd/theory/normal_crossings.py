@@ -94,8 +94,8 @@ def crossing_total_loss(
     """Expected total loss, -log p of one input and label that stand for all, under y = f x + noise; None at beta = 0."""
     if beta == 0:
         return None
-    x, y = float(np.asarray(x).item()), float(np.asarray(y).item())
-    energy = crossing_moments(powers, beta * (x / noise) ** 2, y / x, prior_scale).energy
+    length, projection = np.asarray(x, float).item(), np.asarray(y, float).item()
+    energy = crossing_moments(powers, beta * (length / noise) ** 2, projection / length, prior_scale).energy
     return float(energy / beta + np.log(2 * np.pi * noise**2) / 2)
 
 
