@@ -19,7 +19,7 @@ class Compare:
     """Learning rate of plain SGD; 0.1 over the largest Hessian eigenvalue at the minimum by default."""
     batch_size: int = 8
     """Examples a step."""
-    num_seeds: int = 2000
+    num_seeds: int = 4000
     """Independent runs of each dynamics."""
     num_steps: int = 2000
     """Steps at first; doubled until the ensemble is stationary, or cannot be within max_seconds."""
@@ -35,7 +35,7 @@ class Compare:
     """NetCDF files of positions made elsewhere, an array (chain, draw, ...) a site, each compared like a dynamics."""
     controls: bool = True
     """Also look at the control models that the model file names, such as a network of one layer on the same data."""
-    max_seconds: float = 150.0
+    max_seconds: float = 180.0
     """After this wall time, shared by the comparisons, steps are not doubled again, spectra and controls left out."""
 
 
