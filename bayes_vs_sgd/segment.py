@@ -31,17 +31,8 @@ class Carry(eqx.Module):
     lost: Array
 
 
-def run_segment(*arguments: Any) -> tuple[Carry, Any, Array]:
-    """Move all chains from a step to another, with random numbers at half the price.
-
-    Threefry's default order of counters can be split by XLA, which nothing here needs, and costs twice as much.
-    """
-    with jax.threefry_partitionable(False):
-        return _run_segment(*arguments)
-
-
 @eqx.filter_jit
-def _run_segment(
+def run_segment(
     dynamics, target, keys, observables, axes, positions, slots, carry, schedule, num_warmup, thinning, begin, end, warm
 ):
     """Move all chains, the chain axis split over the devices; the module says how.
