@@ -7,9 +7,8 @@ import types
 from typing import TYPE_CHECKING, Any
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-os.environ.setdefault(
-    "NPROC", str(2 * CORES)
-)  # threads of XLA: batched LAPACK calls that take all of them wait for ever
+# Threads of XLA's pool: batched LAPACK calls that take all of them wait for ever.
+os.environ.setdefault("NPROC", str(2 * CORES))
 
 if TYPE_CHECKING:
     from .along import Checkpoint, along_training

@@ -35,7 +35,7 @@ class Carry(eqx.Module):
 def run_segment(
     dynamics, target, keys, observables, axes, positions, slots, carry, schedule, num_warmup, thinning, begin, end, warm
 ):
-    """Move all chains, the chain axis split over the devices; the module says how.
+    """Move all chains from a step to another, the chain axis split over the devices; the module says how.
 
     ``slots`` (of the buffer of draws) and ``warm`` are static, the counts are traced. Returns the carry, the buffer
     (slot, chain, ...) and the loss of each chain.

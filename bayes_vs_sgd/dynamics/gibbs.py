@@ -80,7 +80,7 @@ class LinearNetworkGibbs(Dynamics):
         """Compute the data's moments and check the conditionals against the target's log density."""
         data = target.model.compressed or target.model.data
         inputs, outputs = (np.asarray(data[k]).reshape(data[k].shape[0], -1) for k in (self.inputs, self.outputs))
-        root = np.linalg.qr(inputs)[1]
+        root = np.linalg.qr(inputs, mode="r")
         ready = eqx.tree_at(
             lambda s: (s.inputs_root, s.inputs_basis, s.cross_moment),
             self,
@@ -104,7 +104,7 @@ class LinearNetworkGibbs(Dynamics):
             mean, scale, left, right = self.conditional(target, weights, layer)
             weights[layer] = left @ (mean + scale * layer_noise) @ right.T
         accepted = jnp.ones(())
-        if len(weights) > 1:
+        if len(weights) > 1 and self.gauge_moves:
             weights, accepted = self._gauge(target, key_gauge, weights)
         position = {n: w.reshape(jnp.shape(state.position[n])) for n, w in zip(self.layers, weights, strict=True)}
         info = {"num_gradients": jnp.asarray(float(target.model.num_rows * len(weights))), "acceptance_rate": accepted}
@@ -148,7 +148,7 @@ class LinearNetworkGibbs(Dynamics):
             )
             weights[layer], weights[layer + 1] = pair
             accepted.append(jnp.mean(accepts))
-        return weights, jnp.mean(jnp.stack(accepted)) if self.gauge_moves else jnp.ones(())
+        return weights, jnp.mean(jnp.stack(accepted))
 
     def _rescale(self, target: Posterior, layer: int, pair: tuple[Array, Array], key: Array) -> tuple[tuple, Array]:
         """G = Q e^s Q', with Q uniform on the orthogonal group and the s of its columns moved at once."""

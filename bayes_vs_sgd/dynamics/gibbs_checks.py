@@ -53,10 +53,10 @@ def check_rounding(gibbs: "LinearNetworkGibbs", target: Posterior) -> None:
     Where that meets the data with more than the prior's precision, what should be free is held.
     """
     widths = {name: max(shape, default=1) for name, shape in target.model.latents}
-    factors = [scale * np.sqrt(widths[name]) for name, scale in zip(gibbs.layers, gibbs.prior_scale, strict=True)]
+    product = np.prod(np.asarray(gibbs.prior_scale) * np.sqrt([widths[name] for name in gibbs.layers]))
+    precision = np.max(np.asarray(target.inverse_temperature)) * np.linalg.norm(np.asarray(gibbs.inputs_root), 2) ** 2
     dtype = target.localization.dtype
-    size = np.linalg.norm(np.asarray(gibbs.inputs_root), 2) * np.max(target.inverse_temperature) ** 0.5 / gibbs.noise
-    if (np.finfo(dtype).eps * float(size) * float(np.prod(factors))) ** 2 > ROUNDING:
+    if precision * (np.finfo(dtype).eps * product / float(gibbs.noise)) ** 2 > ROUNDING:
         raise InputError(
             f"exact_sampler is not exact in {dtype} for layers of {', '.join(map(str, widths.values()))} units on "
             f"{target.model.num_examples} examples: use float64 (--dtype float64, or jax_enable_x64), or --sampler nuts"
