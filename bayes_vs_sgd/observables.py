@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .errors import InputError, nearest
+from .factorisations import eigenvalues, singular_values
 from .function import Function
 
 if TYPE_CHECKING:
@@ -186,15 +187,13 @@ def linear_network(layers: tuple[str, ...], teacher: Float[Array, "d_out d_in"])
         return lambda model, values: left[:, index] @ product(values) @ right[index]
 
     def effective_rank(model, values):
-        found = jnp.linalg.svd(product(values), compute_uv=False)
+        found = singular_values(product(values))
         return jnp.sum(found) / found[0]
 
     judged = observable("function", primary=True, mode=True)
     found = {f"mode_{i + 1}": (judged if i in (0, rank - 1) else observable("function"))(mode(i)) for i in range(rank)}
     found["end_to_end"] = observable("function")(lambda model, values: product(values))
-    found["singular_values"] = observable("function")(
-        lambda model, values: jnp.linalg.svd(product(values), compute_uv=False)
-    )
+    found["singular_values"] = observable("function")(lambda model, values: singular_values(product(values)))
     found["effective_rank"] = observable("function")(effective_rank)
     found["layer_norms"] = observable("geometry")(
         lambda model, values: jnp.stack([jnp.sum(w**2) for w in weights(values)])
@@ -207,6 +206,6 @@ def linear_network(layers: tuple[str, ...], teacher: Float[Array, "d_out d_in"])
             lambda model, values: jnp.sqrt(sum(jnp.sum(d**2) for d in imbalances(values)))
         )
         found["imbalance"] = observable("geometry")(
-            lambda model, values: jnp.concatenate([jnp.linalg.eigvalsh(d) for d in imbalances(values)])
+            lambda model, values: jnp.concatenate([eigenvalues(d) for d in imbalances(values)])
         )
     return found

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
@@ -141,3 +142,31 @@ def moved(gibbs, target, weights):
 
     keys = jax.random.split(jax.random.key(2), len(weights[0]))
     return eqx.filter_jit(jax.vmap(rounds))(keys, *weights)
+
+
+@pytest.mark.exact
+def test_factorisations_are_of_one_chain_at_a_time(load):
+    """Batched ones wait for each other in XLA's pool of threads: with 40 chains of five layers for ever."""
+    model = load("deep_linear", widths=(5, 4, 3, 4), spectrum=(1.0,))
+    target = bvs.Posterior(model)
+    sampler = model.exact_sampler.prepare(target)
+
+    def sweep(key, position):
+        values = model.constrain(sampler.step(target, key, sampler.init(target, key, position))[0].position)
+        return {name: item(model, values) for name, item in model.observables.items()}
+
+    keys = jax.random.split(jax.random.key(0), 6)
+    positions = jax.vmap(model.sample_prior)(keys)
+    found = set(factorisations(jax.make_jaxpr(jax.vmap(sweep))(keys, positions).jaxpr))
+    assert found == {("svd", 2), ("eigh", 2)}
+    batched = jax.make_jaxpr(jax.vmap(lambda x: jnp.linalg.svd(x)[0]))(np.ones((6, 3, 3)))
+    assert set(factorisations(batched.jaxpr)) == {("svd", 3)}
+
+
+def factorisations(program):
+    """Names of the factorisations in a program and the dimensions of what they are given."""
+    for line in program.eqns:
+        if line.primitive.name in ("svd", "eigh", "qr", "householder_product", "cholesky"):
+            yield line.primitive.name, line.invars[0].aval.ndim
+        for part in jaxprs_in_params(line.params):
+            yield from factorisations(part)

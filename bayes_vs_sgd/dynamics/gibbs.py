@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..factorisations import eigenvectors, left_vectors, right_vectors
 from ..model import Position
 from ..posterior import Posterior
 from .base import Dynamics, Info
@@ -128,8 +129,8 @@ class LinearNetworkGibbs(Dynamics):
         for matrix in reversed(weights[layer + 1 :]):
             above = above @ matrix
         precision = target.inverse_temperature / self.noise**2
-        left = jnp.eye(len(above)) if layer == len(weights) - 1 else jnp.linalg.svd(above)[2].T
-        right = self.inputs_basis if layer == 0 else jnp.linalg.svd(below @ self.inputs_root.T)[0]
+        left = jnp.eye(len(above)) if layer == len(weights) - 1 else right_vectors(above)
+        right = self.inputs_basis if layer == 0 else left_vectors(below @ self.inputs_root.T)
         outputs, inputs = above @ left, below.T @ right
         linear = precision * outputs.T @ (self.cross_moment @ inputs)
         total = precision * jnp.outer(jnp.sum(outputs**2, axis=0), jnp.sum((self.inputs_root @ inputs) ** 2, axis=0))
@@ -155,7 +156,7 @@ class LinearNetworkGibbs(Dynamics):
         lower, upper = pair
         key_basis, key_moves = jax.random.split(key)
         normal = jax.random.normal(key_basis, (len(lower), len(lower)))
-        basis = jnp.linalg.eigh(normal + normal.T)[1]  # uniform; two batched QRs at once can hang XLA's threads
+        basis = eigenvectors(normal + normal.T)  # uniform
         rows, columns = basis.T @ lower, (upper @ basis).T
         a, b = (
             (self.prior_scale[which] ** -2 + target.localization) * jnp.sum(x**2, axis=1)
