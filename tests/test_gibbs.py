@@ -10,7 +10,7 @@ from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.dynamics import gibbs as module
-from bayes_vs_sgd.dynamics.gibbs import LinearNetworkGibbs, log_scales
+from bayes_vs_sgd.dynamics.gibbs import PROPOSALS, LinearNetworkGibbs, log_scales
 
 COEFFICIENTS = {  # a, b, c, d, excess
     "square": (3.0, 0.5, 0.0, 0.0, 0),
@@ -35,7 +35,9 @@ def test_law_of_the_scales(case):
     def moved(excess):
         def again(key, s):
             scales = (a * jnp.exp(2 * s), b * jnp.exp(-2 * s), c * jnp.exp(s), d * jnp.exp(-s))
-            return s + log_scales(key, *scales, excess)[0]
+            shape = (PROPOSALS, len(s))
+            draws = jax.random.normal(key, shape), jax.random.uniform(jax.random.fold_in(key, 1), shape)
+            return s + log_scales(*draws, *scales, excess)[0]
 
         steps = jax.jit(lambda s: jax.lax.fori_loop(0, 20, lambda i, s: again(jax.random.key(i), s), s))
         return np.asarray(steps(jnp.zeros(20_000)))

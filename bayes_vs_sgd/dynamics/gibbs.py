@@ -101,9 +101,11 @@ class LinearNetworkGibbs(Dynamics):
         weights = self.matrices(state.position)
         key_layers, key_gauge = jax.random.split(key)
         noise = target.unflat(jax.random.normal(key_layers, (target.model.num_parameters,)))
+        above, below = suffixes(weights), None
         for layer, layer_noise in enumerate(self.matrices(noise)):
-            mean, scale, left, right = self.conditional(target, weights, layer)
+            mean, scale, left, right = self._given(target, layer, below, above[layer])
             weights[layer] = left @ (mean + scale * layer_noise) @ right.T
+            below = weights[layer] if below is None else weights[layer] @ below
         accepted = jnp.ones(())
         if len(weights) > 1 and self.gauge_moves:
             weights, accepted = self._gauge(target, key_gauge, weights)
@@ -116,22 +118,33 @@ class LinearNetworkGibbs(Dynamics):
         return [jnp.atleast_2d(position[name]) for name in self.layers]
 
     def conditional(self, target: Posterior, weights: list[Array], layer: int) -> tuple[Array, Array, Array, Array]:
-        """Mean and scale of a layer in the eigenbases of A'A (left) and ZZ' (right), and those bases.
+        """Mean and scale of a layer in the eigenbases of A'A (left) and ZZ' (right), and those bases."""
+        below = None
+        for matrix in weights[:layer]:
+            below = matrix if below is None else matrix @ below
+        return self._given(target, layer, below, suffixes(weights)[layer])
+
+    def _given(
+        self, target: Posterior, layer: int, below: Array | None, above: Array | None
+    ) -> tuple[Array, Array, Array, Array]:
+        """The conditional from the products of the layers below and above; None for no layers.
 
         From singular vectors: A'A of a deep network has a condition number beyond that of the machine.
         """
         assert self.inputs_root is not None  # by prepare
         assert self.inputs_basis is not None
         assert self.cross_moment is not None
-        below, above = jnp.eye(weights[0].shape[1]), jnp.eye(weights[-1].shape[0])
-        for matrix in weights[:layer]:
-            below = matrix @ below
-        for matrix in reversed(weights[layer + 1 :]):
-            above = above @ matrix
         precision = target.inverse_temperature / self.noise**2
-        left = jnp.eye(len(above)) if layer == len(weights) - 1 else right_vectors(above)
-        right = self.inputs_basis if layer == 0 else left_vectors(below @ self.inputs_root.T)
-        outputs, inputs = above @ left, below.T @ right
+        if above is None:
+            left = outputs = jnp.eye(len(self.cross_moment))
+        else:
+            left = right_vectors(above)
+            outputs = above @ left
+        if below is None:
+            right = inputs = self.inputs_basis
+        else:
+            right = left_vectors(below @ self.inputs_root.T)
+            inputs = below.T @ right
         linear = precision * outputs.T @ (self.cross_moment @ inputs)
         total = precision * jnp.outer(jnp.sum(outputs**2, axis=0), jnp.sum((self.inputs_root @ inputs) ** 2, axis=0))
         if target.center is not None:
@@ -140,22 +153,34 @@ class LinearNetworkGibbs(Dynamics):
         return linear / total, 1 / jnp.sqrt(total), left, right
 
     def _gauge(self, target: Posterior, key: Array, weights: list[Array]) -> tuple[list[Array], Array]:
-        """Gauge moves between neighbouring layers."""
+        """Gauge moves between neighbouring layers. All their random numbers at once: each call takes long to compile."""
+        widths = np.array([len(matrix) for matrix in weights[:-1]])
+        moves, numbers = self.gauge_moves, PROPOSALS * widths
+        bases = jax.random.normal(key, (moves, np.sum(widths**2)))
+        normals, uniforms = (
+            draw(jax.random.fold_in(key, i + 1), (moves, np.sum(numbers)))
+            for i, draw in enumerate((jax.random.normal, jax.random.uniform))
+        )
+        bases = jnp.split(bases, np.cumsum(widths**2)[:-1], axis=1)
+        normals, uniforms = (jnp.split(x, np.cumsum(numbers)[:-1], axis=1) for x in (normals, uniforms))
         accepted = []
-        for layer in range(len(weights) - 1):
-            keys = jax.random.split(jax.random.fold_in(key, layer), self.gauge_moves)
+        for layer, width in enumerate(widths):
+            draws = (
+                bases[layer].reshape(moves, width, width),
+                normals[layer].reshape(moves, PROPOSALS, width),
+                uniforms[layer].reshape(moves, PROPOSALS, width),
+            )
             pair, accepts = jax.lax.scan(
-                partial(self._rescale, target, layer), (weights[layer], weights[layer + 1]), keys
+                partial(self._rescale, target, layer), (weights[layer], weights[layer + 1]), draws
             )
             weights[layer], weights[layer + 1] = pair
             accepted.append(jnp.mean(accepts))
         return weights, jnp.mean(jnp.stack(accepted))
 
-    def _rescale(self, target: Posterior, layer: int, pair: tuple[Array, Array], key: Array) -> tuple[tuple, Array]:
+    def _rescale(self, target: Posterior, layer: int, pair: tuple[Array, Array], draws: Any) -> tuple[tuple, Array]:
         """G = Q e^s Q', with Q uniform on the orthogonal group and the s of its columns moved at once."""
         lower, upper = pair
-        key_basis, key_moves = jax.random.split(key)
-        normal = jax.random.normal(key_basis, (len(lower), len(lower)))
+        normal, *proposals = draws
         basis = eigenvectors(normal + normal.T)  # uniform
         rows, columns = basis.T @ lower, (upper @ basis).T
         a, b = (
@@ -167,7 +192,7 @@ class LinearNetworkGibbs(Dynamics):
             below, above = self.matrices(target.center)[layer : layer + 2]
             c = target.localization * jnp.sum(rows * (basis.T @ below), axis=1)
             d = target.localization * jnp.sum(columns * (above @ basis).T, axis=1)
-        s, accepted = log_scales(key_moves, a, b, c, d, lower.shape[1] - upper.shape[0])
+        s, accepted = log_scales(*proposals, a, b, c, d, lower.shape[1] - upper.shape[0])
         lower = lower + basis @ (jnp.expm1(s)[:, None] * rows)
         upper = upper + (jnp.expm1(-s)[:, None] * columns).T @ basis.T
         return (lower, upper), jnp.mean(accepted)
@@ -183,8 +208,22 @@ class LinearNetworkGibbs(Dynamics):
         }
 
 
+def suffixes(matrices: list[Array]) -> list[Array | None]:
+    """Products W_L ... W_{l+1} of the layers above each layer l; None above the last."""
+    found: list[Array | None] = [None]
+    for matrix in reversed(matrices[1:]):
+        found.append(matrix if found[-1] is None else found[-1] @ matrix)
+    return found[::-1]
+
+
 def log_scales(
-    key: Array, a: Array, b: Array, c: Array, d: Array, excess: int
+    normals: Float[Array, "proposals width"],
+    uniforms: Float[Array, "proposals width"],
+    a: Array,
+    b: Array,
+    c: Array,
+    d: Array,
+    excess: int,
 ) -> tuple[Float[Array, " width"], Float[Array, "proposals width"]]:
     r"""Move every s from 0, leaving the law of density exp(-(a e^{2s} + b e^{-2s})/2 + c e^s + d e^{-s} + excess s) as it is.
 
@@ -206,6 +245,4 @@ def log_scales(
         accepted = jnp.log(uniform) < log_ratio
         return jnp.where(accepted, proposed, s), accepted
 
-    normals = jax.random.normal(key, (PROPOSALS, len(a)))
-    uniforms = jax.random.uniform(jax.random.fold_in(key, 1), (PROPOSALS, len(a)))
-    return jax.lax.scan(move, jnp.zeros_like(a), (jnp.arange(PROPOSALS) % 2 == 1, normals, uniforms))
+    return jax.lax.scan(move, jnp.zeros_like(a), (jnp.arange(len(normals)) % 2 == 1, normals, uniforms))
