@@ -13,7 +13,8 @@ from typing import Any
 from . import CORES
 from .errors import InputError, nearest
 
-VERBS = ("compare", "llc", "free-energy", "models")
+VERBS = ("compare", "llc", "free-energy", "claims", "models")
+WITHOUT_MODEL = ("claims", "models")
 USAGE = """usage: bayes-vs-sgd VERB MODEL.py [--model.SETTING VALUE ...] [--SETTING VALUE ...]
 
 Does SGD sample the Bayesian posterior? Settled on your own model.
@@ -23,6 +24,8 @@ verbs:
   llc MODEL.py       local learning coefficient of the tempered posterior, with its budget of errors
   free-energy MODEL.py
                      log evidence; learning coefficient, multiplicity and WAIC from the same ladder of temperatures
+  claims [--run ID...]
+                     list the statements of theory, or measure them: predicted beside measured
   models [FOLDER]    list the model files of a folder (models/ by default) with their settings
 
 bayes-vs-sgd VERB MODEL.py --help lists the settings of a verb and of the model file.
@@ -50,11 +53,15 @@ def run(arguments: list[str]) -> int:
     try:
         if verb not in VERBS:
             raise InputError(f"unknown verb {verb!r}: {nearest(verb, VERBS)}")
-        if not rest and verb != "models":
+        if not rest and verb not in WITHOUT_MODEL:
             raise InputError(f"{verb} needs a model file, as in: bayes-vs-sgd {verb} models/deep_linear.py")
         if verb == "models":
             return list_models(rest)
         prepare_jax(rest)
+        if verb == "claims":
+            from .claims.verb import claims_verb
+
+            return claims_verb(rest)
         from . import jobs
 
         return jobs.run_verb(verb, rest)

@@ -63,6 +63,19 @@ def check_held_out(held_out: Mapping[str, Any], data: Mapping[str, Array]) -> di
     return arrays
 
 
+def check_fresh(model: "Model") -> None:
+    """Refuse fresh examples of other names, shapes or kinds than the data's."""
+    if (fresh := model.fresh) is None:
+        return
+    drawn = jax.eval_shape(lambda key: fresh(key, 3), jax.random.key(0))
+    found = {name: (array.shape, jnp.result_type(array)) for name, array in drawn.items()}
+    wanted = {name: ((3, *array.shape[1:]), array.dtype) for name, array in model.data.items()}
+    if found != wanted:
+        raise InputError(
+            f"three fresh examples are {found}, the data's would be {wanted}: give arrays of the same kind"
+        )
+
+
 def check_program(model: "Model") -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Trace the program once and return the latent sites with their unconstrained shapes."""
     from .model import EXAMPLES, examples_plate, is_factor

@@ -69,6 +69,9 @@ class Model(eqx.Module):
         the full batch works, whatever needs single examples is refused.
     held_out
         Further examples, with the names of ``data``, that nothing is fitted to: predictions are scored on them.
+    fresh
+        Draws examples that nobody has seen: a JAX function (key, number) that returns arrays with the names of ``data``.
+        SGD with ``sampling="fresh"`` trains on them.
     densities
         Exact posterior densities of scalar observables, up to a factor: functions of (target, values).
     expected_loss
@@ -94,6 +97,7 @@ class Model(eqx.Module):
     properties: dict[str, Any] = eqx.field(static=True)
     densities: dict[str, Any] = eqx.field(static=True)
     expected_loss: Function | None = eqx.field(static=True)
+    fresh: Function | None = eqx.field(static=True)
     latents: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
     facts: Facts = eqx.field(static=True)
 
@@ -111,11 +115,19 @@ class Model(eqx.Module):
         held_out: Mapping[str, Any] | None = None,
         densities: Mapping[str, Callable] | None = None,
         expected_loss: Callable | None = None,
+        fresh: Callable | None = None,
         facts: Mapping[str, Any] | None = None,
         num_examples: int | None = None,
         offset: float | None = None,
     ):
-        from .contract import check_compressed, check_data, check_held_out, check_program, check_stands_for
+        from .contract import (
+            check_compressed,
+            check_data,
+            check_fresh,
+            check_held_out,
+            check_program,
+            check_stands_for,
+        )
         from .observables import HashableDict, as_observables
 
         self.program = Function(program)
@@ -127,12 +139,14 @@ class Model(eqx.Module):
         self.properties = HashableDict({k: Function(v) for k, v in (properties or {}).items()})
         self.densities = HashableDict({k: Function(v) for k, v in (densities or {}).items()})
         self.expected_loss = None if expected_loss is None else Function(expected_loss)
+        self.fresh = None if fresh is None else Function(fresh)
         self.exact_sampler = exact_sampler
         self.held_out = None if held_out is None else check_held_out(held_out, self.data)
         self.facts = Facts(facts or {}, truth=dict(truth or {}))
         self.compressed = self.data if data is None else None
         self.offset = jnp.asarray(0.0 if offset is None else offset, float)
         self.latents = check_program(self)
+        check_fresh(self)
         if compressed is not None and data is not None:
             self.compressed = check_data(compressed)
             self.offset = check_compressed(self)
@@ -151,6 +165,7 @@ class Model(eqx.Module):
             "held_out",
             "densities",
             "expected_loss",
+            "fresh",
         )
         facts = {k: v for k, v in self.facts.items() if k not in ("truth", "observed", "targets")} | {"center": source}
         parts = {name: getattr(self, name) for name in kept}
@@ -202,9 +217,12 @@ class Model(eqx.Module):
         self.require_examples("the loss of each example")
         if rows is None:
             return -self._evaluate(position, self.data)[1]
+        return self.losses_on(position, {k: v[rows] for k, v in self.data.items()})
+
+    def losses_on(self, position: Position, data: Mapping[str, Array]) -> Float[Array, " b"]:
+        """Negative log likelihood of each row of data that each chain has of its own, such as a minibatch."""
         widest = max(jax.tree.leaves(position), key=jnp.ndim)
-        data = {k: batched_like(v[rows], widest) for k, v in self.data.items()}
-        return -self._evaluate(position, data)[1]
+        return -self._evaluate(position, {k: batched_like(v, widest) for k, v in data.items()})[1]
 
     def loss(self, position: Position) -> Float[Array, ""]:
         """Mean negative log likelihood per example L; on the compressed data where the model has them."""

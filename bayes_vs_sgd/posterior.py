@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from .errors import InputError
 from .model import Model, Position
 
 OBJECTIVES = ("loss", "posterior")
+"""What an optimiser descends: L, or L less log regulariser / (n beta)."""
 
 
 class Posterior(eqx.Module):
@@ -95,11 +96,6 @@ class Posterior(eqx.Module):
     def weighted_loss(self, position: Position, weights: Float[Array, " n"]) -> Float[Array, ""]:
         """Sum of w_i times the loss of example i; its gradient is one reverse pass for any weights."""
         return jnp.sum(weights * self.model.example_losses(position))
-
-    def objective(self, position: Position, rows: Int[Array, " b"] | None, kind: str) -> Float[Array, ""]:
-        """What an optimiser descends: mean loss of the rows, minus log regulariser / (n beta) if kind is "posterior"."""
-        loss = self.model.loss(position) if rows is None else jnp.mean(self.model.example_losses(position, rows))
-        return loss if kind == "loss" else loss - self.log_regularizer(position) / self.scale
 
     def expected_loss(self) -> float | None:
         r"""E[L] under this law, exactly, where the model knows it; else None.

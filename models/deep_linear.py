@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -86,7 +87,23 @@ def network(config: Config, weights: list, given: dict) -> bvs.Model:
         observables=bvs.linear_network(layers, end_to_end(weights)),
         exact_sampler=bvs.LinearNetworkGibbs(layers, config.noise, config.prior_scale),
         expected_loss=partial(expected_loss, config),
+        fresh=partial(fresh, config, end_to_end(weights)),
     )
+
+
+def fresh(config: Config, teacher: np.ndarray, key, count: int) -> dict:
+    """Examples of the teacher that nobody has seen; inputs normal where the data's are whitened."""
+    key_inputs, key_labels = jax.random.split(key)
+    shape = (count, config.widths[0])
+    uniform = config.inputs == "uniform"
+    x = (
+        jax.random.uniform(key_inputs, shape, minval=-10.0, maxval=10.0)
+        if uniform
+        else jax.random.normal(key_inputs, shape)
+    )
+    x = jnp.pad(x, ((0, 0), (0, teacher.shape[1] - x.shape[1])))
+    label_noise = 0.0 if config.noise_free else config.noise
+    return {"x": x, "y": x @ teacher.T + label_noise * jax.random.normal(key_labels, (count, config.widths[-1]))}
 
 
 def expected_loss(config: Config, target: bvs.Posterior) -> float | None:

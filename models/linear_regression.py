@@ -70,7 +70,15 @@ def build(config: Config, key) -> bvs.Model:
         held_out=examples(*draw(replace(config, inputs="gaussian", num_examples=config.num_held_out), rng)),
         densities={f"mode_{i + 1}": marginal(basis[:, i], config) for i in range(dimension)},
         expected_loss=partial(expected_loss, config),
+        fresh=partial(fresh, config, basis, weights),
     )
+
+
+def fresh(config: Config, basis: np.ndarray, weights: np.ndarray, key, count: int) -> dict:
+    """Examples that nobody has seen, with normal inputs."""
+    key_inputs, key_labels = jax.random.split(key)
+    x = jax.random.normal(key_inputs, (count, len(weights))) * np.sqrt(config.covariance) @ basis.T
+    return {"x": x, "y": x @ weights + config.noise * jax.random.normal(key_labels, (count,))}
 
 
 def expected_loss(config: Config, target: bvs.Posterior) -> float:

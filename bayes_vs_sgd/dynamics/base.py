@@ -68,9 +68,11 @@ class Dynamics(eqx.Module):
         raise NotImplementedError
 
 
-def hyperparameter(name: str, value: Any, minimum: float = 0.0, strict: bool = True) -> Array:
+def hyperparameter(name: str, value: Any, minimum: float = 0.0, strict: bool = True, below: float = np.inf) -> Array:
     """Return a hyper-parameter as an array leaf; refuse values that cannot be."""
     array = np.asarray(value, float)
+    if not np.all((array < below) | ~np.isfinite(array)):
+        raise InputError(f"{name} is {value}: it must be at least {minimum:g} and below {below:g}")
     if not np.all(np.isfinite(array) & ((array > minimum) if strict else (array >= minimum))):
         relation = ">" if strict else ">="
         raise InputError(f"{name} is {value}: it must be finite and {relation} {minimum:g}")

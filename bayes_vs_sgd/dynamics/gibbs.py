@@ -180,7 +180,7 @@ class LinearNetworkGibbs(Dynamics):
     def _rescale(self, target: Posterior, layer: int, pair: tuple[Array, Array], draws: Any) -> tuple[tuple, Array]:
         """G = Q e^s Q', with Q uniform on the orthogonal group and the s of its columns moved at once."""
         lower, upper = pair
-        normal, *proposals = draws
+        normal, normals, uniforms = draws
         basis = eigenvectors(normal + normal.T)  # uniform
         rows, columns = basis.T @ lower, (upper @ basis).T
         a, b = (
@@ -192,7 +192,7 @@ class LinearNetworkGibbs(Dynamics):
             below, above = self.matrices(target.center)[layer : layer + 2]
             c = target.localization * jnp.sum(rows * (basis.T @ below), axis=1)
             d = target.localization * jnp.sum(columns * (above @ basis).T, axis=1)
-        s, accepted = log_scales(*proposals, a, b, c, d, lower.shape[1] - upper.shape[0])
+        s, accepted = log_scales(normals, uniforms, a, b, c, d, lower.shape[1] - upper.shape[0])
         lower = lower + basis @ (jnp.expm1(s)[:, None] * rows)
         upper = upper + (jnp.expm1(-s)[:, None] * columns).T @ basis.T
         return (lower, upper), jnp.mean(accepted)

@@ -1,11 +1,11 @@
-"""How a gradient of the objective is drawn, a choice separate from the update rule.
+"""How a gradient of the loss is drawn, a choice separate from the update rule.
 
 All are unbiased for a stationary choice of examples. Cov g_B = C/B with replacement, where C is the covariance of one
-example's gradient.
+example's gradient. Those that are the full batch with noise added stand in ``noise.py``.
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -17,32 +17,47 @@ from ..model import Model, Position
 from ..posterior import Posterior
 
 
-class FullBatch(eqx.Module):
-    """The gradient on all examples; no noise."""
+class Gradient(eqx.Module):
+    """An estimate of the gradient of L, one for each step of each chain."""
 
-    name: str = eqx.field(default="full batch", static=True)
+    name: ClassVar[str]
 
     def check(self, model: Model) -> None:
-        """Nothing can be wrong."""
+        """Refuse models and settings of which it cannot be drawn."""
 
-    def rows(self, num_examples: int) -> int:
-        """Example gradients a step."""
-        return num_examples
+    def cost(self, num_examples: int) -> float:
+        """Example gradients that one estimate takes."""
+        return float(num_examples)
 
     def init(self, num_examples: int, key: Array) -> Any:
-        """No state."""
+        """What is kept between steps, such as the place in an epoch."""
         return ()
 
-    def draw(self, num_examples: int, key: Array, state: Any) -> tuple[Any, Any]:
-        """All rows, as None."""
-        return None, state
+    def estimate(self, target: Posterior, key: Array, state: Any, position: Position) -> tuple[Position, Any]:
+        """Draw the gradient at a position; also return what is kept."""
+        raise NotImplementedError
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it is drawn, as plain values."""
+        return {"batch_size": getattr(self, "batch_size", None), "sampling": self.name}
 
 
-class Minibatch(FullBatch):
+class FullBatch(Gradient):
+    """The gradient on all examples (on the model's compressed data where it has them); no noise."""
+
+    name: ClassVar = "full batch"
+
+    def estimate(self, target: Posterior, key: Array, state: Any, position: Position) -> tuple[Position, Any]:
+        """Gradient of L."""
+        return jax.grad(target.model.loss)(position), state
+
+
+class Minibatch(Gradient):
     """Rows drawn with replacement: Cov g_B = C/B."""
 
+    name: ClassVar = "with replacement"
     batch_size: int = eqx.field(default=8, static=True)
-    name: str = eqx.field(default="with replacement", static=True)
 
     def check(self, model: Model) -> None:
         """Refuse batches that cannot be drawn."""
@@ -52,14 +67,41 @@ class Minibatch(FullBatch):
                 f"batch_size is {self.batch_size}: it must be between 1 and the {model.num_examples} examples"
             )
 
-    def rows(self, num_examples: int) -> int:
-        """Example gradients a step."""
-        return self.batch_size
+    def cost(self, num_examples: int) -> float:
+        """The batch."""
+        return float(self.batch_size)
 
     def draw(self, num_examples: int, key: Array, state: Any) -> tuple[Any, Any]:
         """Independent rows, uniform up to a relative 2^-32 n: one random word each."""
         words = jax.random.bits(key, (self.batch_size,), jnp.uint32)
         return (words % jnp.uint32(num_examples)).astype(int), state
+
+    def estimate(self, target: Posterior, key: Array, state: Any, position: Position) -> tuple[Position, Any]:
+        """Gradient of the mean loss of the rows drawn."""
+        rows, state = self.draw(target.model.num_examples, key, state)
+        return jax.grad(lambda p: jnp.mean(target.model.example_losses(p, rows)))(position), state
+
+
+class Fresh(Minibatch):
+    """Examples that nobody has seen, drawn at each step by the model's own ``fresh``: online learning.
+
+    The mean gradient is that of the population loss, not of L on the model's data.
+    """
+
+    name: ClassVar = "fresh examples"
+
+    def check(self, model: Model) -> None:
+        """Refuse models that draw none."""
+        if model.fresh is None:
+            raise InputError("sampling 'fresh' needs a model that draws examples: give Model(fresh=function)")
+        if self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size}: it must be at least 1")
+
+    def estimate(self, target: Posterior, key: Array, state: Any, position: Position) -> tuple[Position, Any]:
+        """Gradient of the mean loss of new examples."""
+        assert target.model.fresh is not None  # checked
+        examples = target.model.fresh(key, self.batch_size)
+        return jax.grad(lambda p: jnp.mean(target.model.losses_on(p, examples)))(position), state
 
 
 class Shuffled(Minibatch):
@@ -70,7 +112,7 @@ class Shuffled(Minibatch):
     Rogaway, CT-RSA 2002.)
     """
 
-    name: str = eqx.field(default="shuffled epochs", static=True)
+    name: ClassVar = "shuffled epochs"
 
     def init(self, num_examples: int, key: Array) -> tuple[Array, Array]:
         """Key of the epoch's order, and how many of it are used: all, so that the first step begins an epoch."""
@@ -118,26 +160,18 @@ def _hash(x: Array, key: Array, number: Array) -> Array:
     return (x ^ (x >> 16)) >> 1
 
 
-Gradient = FullBatch
-
-
-def make_gradient(batch_size: int | None, sampling: str = "replacement") -> Gradient:
-    """Return the gradient for a batch size (None: all examples) and a way of drawing it."""
+def make_gradient(batch_size: int | None, sampling: str | Gradient = "replacement") -> Gradient:
+    """Return the gradient for a batch size (None: all examples) and a way of drawing it, or the one that is given."""
+    if isinstance(sampling, Gradient):
+        return sampling
     if batch_size is None:
         return FullBatch()
-    kinds = {"replacement": Minibatch, "shuffled": Shuffled}
+    kinds = {"replacement": Minibatch, "shuffled": Shuffled, "fresh": Fresh}
     if sampling not in kinds:
-        raise InputError(f"sampling is {sampling!r}: it must be one of {', '.join(kinds)}")
+        raise InputError(f"sampling is {sampling!r}: it must be one of {', '.join(kinds)}, or a gradient")
     return kinds[sampling](batch_size=batch_size)
 
 
-def log_density_gradient(target: Posterior, position: Position, rows: Array | None) -> tuple[Position, Position]:
-    """Unbiased gradient of the log density, the loss on some rows in the place of L; and the gradient of that loss."""
-    loss = objective_gradient(target, position, rows, "loss")
-    regularizer = jax.grad(target.log_regularizer)(position)
-    return jax.tree.map(lambda r, g: r - target.scale * g, regularizer, loss), loss
-
-
-def objective_gradient(target: Posterior, position: Position, rows: Array | None, kind: str) -> Position:
-    """Gradient of the objective on some rows."""
-    return jax.grad(target.objective)(position, rows, kind)
+def regularizer_gradient(target: Posterior, position: Position) -> Position:
+    """Gradient of the log prior and localisation."""
+    return jax.grad(target.log_regularizer)(position)

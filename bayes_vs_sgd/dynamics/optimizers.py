@@ -19,7 +19,7 @@ from ..function import Function
 from ..model import Position
 from ..posterior import OBJECTIVES, Posterior
 from .base import Dynamics, Info, hyperparameter, plain
-from .gradients import Gradient, make_gradient, objective_gradient
+from .gradients import Gradient, make_gradient, regularizer_gradient
 
 
 class OptimizerState(NamedTuple):
@@ -40,7 +40,8 @@ class Optimizer(Dynamics):
     batch_size
         Examples a step; None for all of them.
     sampling
-        ``"replacement"`` or ``"shuffled"`` (epochs).
+        ``"replacement"``, ``"shuffled"`` (epochs), ``"fresh"`` (new examples), or one of ``noise.py``, such as
+        ``GaussianNoise(8)``, in the place of the batch.
     objective
         ``"loss"``: L; ``"posterior"``: L - log prior / (n beta).
     hyperparameters
@@ -58,7 +59,7 @@ class Optimizer(Dynamics):
         self,
         factory: Callable[..., optax.GradientTransformation],
         batch_size: int | None = 8,
-        sampling: str = "replacement",
+        sampling: str | Gradient = "replacement",
         objective: str = "loss",
         **hyperparameters: Any,
     ):
@@ -86,12 +87,13 @@ class Optimizer(Dynamics):
 
     def step(self, target: Posterior, key: Array, state: OptimizerState) -> tuple[OptimizerState, Info]:
         """Draw a gradient and apply Optax's update."""
-        num_examples = target.model.num_examples
-        rows, epoch = self.gradient.draw(num_examples, key, state.epoch)
-        gradient = objective_gradient(target, state.position, rows, self.objective)
+        gradient, epoch = self.gradient.estimate(target, key, state.epoch, state.position)
+        if self.objective == "posterior":
+            regularizer = regularizer_gradient(target, state.position)
+            gradient = jax.tree.map(lambda g, r: g - r / target.scale, gradient, regularizer)
         updates, memory = self._transformation().update(gradient, state.memory, state.position)
         position = cast(Position, optax.apply_updates(state.position, updates))
-        info = {"num_gradients": jnp.asarray(float(self.gradient.rows(num_examples)))}
+        info = {"num_gradients": jnp.asarray(self.gradient.cost(target.model.num_examples))}
         return OptimizerState(position, memory, epoch), info
 
     def _transformation(self) -> optax.GradientTransformation:
@@ -111,8 +113,7 @@ class Optimizer(Dynamics):
     def settings(self) -> dict[str, Any]:
         """Hyper-parameters as plain values."""
         values = {k: plain(v) for k, v in self.hyperparameters.items()} | dict(self.options)
-        how = {"rule": repr(self.factory), "batch_size": self.batch_size, "sampling": self.gradient.name}
-        return how | values | {"objective": self.objective}
+        return {"rule": repr(self.factory)} | self.gradient.settings | values | {"objective": self.objective}
 
 
 def SGD(learning_rate: Any = 0.05, batch_size: int = 8, momentum: Any = None, **settings: Any) -> Optimizer:

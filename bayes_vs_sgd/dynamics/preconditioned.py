@@ -5,7 +5,6 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from ..errors import InputError
@@ -73,7 +72,7 @@ class RMSpropSGLD(StochasticGradientSampler):
         adapt: str = "warmup",
     ):
         super().__init__(step_size, batch_size, sampling)
-        self.decay = fraction("decay", decay)
+        self.decay = hyperparameter("decay", decay, strict=False, below=1.0)
         self.damping = hyperparameter("damping", damping)
         if adapt not in ADAPT:
             raise InputError(f"adapt is {adapt!r}: it must be one of {', '.join(ADAPT)}")
@@ -157,7 +156,7 @@ class AdamSGLD(RMSpropSGLD):
 
     def __init__(self, step_size: Any = 1e-5, drift_decay: Any = 0.9, decay: Any = 0.999, **settings: Any):
         super().__init__(step_size, decay, **settings)
-        self.drift_decay = fraction("drift_decay", drift_decay)
+        self.drift_decay = hyperparameter("drift_decay", drift_decay, strict=False, below=1.0)
 
     def _first_drift(self, position: Position) -> Any:
         return jax.tree.map(jnp.zeros_like, position)
@@ -165,11 +164,3 @@ class AdamSGLD(RMSpropSGLD):
     def _average(self, drift: Any, gradient: Position) -> tuple[Any, Position]:
         drift = jax.tree.map(lambda m, g: self.drift_decay * m + (1 - self.drift_decay) * g, drift, gradient)
         return drift, drift
-
-
-def fraction(name: str, value: Any) -> Array:
-    """Return a hyper-parameter that lies in [0, 1)."""
-    array = hyperparameter(name, value, strict=False)
-    if not np.all(np.asarray(array) < 1):
-        raise InputError(f"{name} is {value}: it must be at least 0 and below 1")
-    return array

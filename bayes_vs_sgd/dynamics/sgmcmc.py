@@ -9,7 +9,7 @@ from jaxtyping import Array
 from ..model import Position
 from ..posterior import Posterior
 from .base import Dynamics, Info, hyperparameter, plain
-from .gradients import Gradient, log_density_gradient, make_gradient
+from .gradients import Gradient, make_gradient, regularizer_gradient
 
 
 class StochasticGradientSampler(Dynamics):
@@ -30,7 +30,7 @@ class StochasticGradientSampler(Dynamics):
     step_size: Array
     gradient: Gradient
 
-    def __init__(self, step_size: Any, batch_size: int | None = None, sampling: str = "replacement"):
+    def __init__(self, step_size: Any, batch_size: int | None = None, sampling: str | Gradient = "replacement"):
         self.step_size = hyperparameter("step_size", step_size)
         self.gradient = make_gradient(batch_size, sampling)
 
@@ -47,10 +47,10 @@ class StochasticGradientSampler(Dynamics):
         self, target: Posterior, key: Array, position: Position, epoch: Any
     ) -> tuple[Position, Position, Any, Info]:
         """Gradients of the log density and of the loss on the next batch, place in the epoch, info."""
-        num_examples = target.model.num_examples
-        rows, epoch = self.gradient.draw(num_examples, key, epoch)
-        info = {"num_gradients": jnp.asarray(float(self.gradient.rows(num_examples)))}
-        return *log_density_gradient(target, position, rows), epoch, info
+        loss, epoch = self.gradient.estimate(target, key, epoch, position)
+        density = jax.tree.map(lambda r, g: r - target.scale * g, regularizer_gradient(target, position), loss)
+        info = {"num_gradients": jnp.asarray(self.gradient.cost(target.model.num_examples))}
+        return density, loss, epoch, info
 
     @property
     def step_time(self) -> Array:
@@ -60,11 +60,7 @@ class StochasticGradientSampler(Dynamics):
     @property
     def settings(self) -> dict[str, Any]:
         """Hyper-parameters as plain values."""
-        values = {name: plain(getattr(self, name)) for name in self.batched}
-        return values | {
-            "batch_size": getattr(self.gradient, "batch_size", None),
-            "sampling": self.gradient.name,
-        }
+        return {name: plain(getattr(self, name)) for name in self.batched} | self.gradient.settings
 
 
 def normal(target: Posterior, key: Array) -> Position:

@@ -7,10 +7,10 @@ from ..errors import InputError
 
 
 def stationary_covariance(
-    hessian: Float[np.ndarray, "d d"],
-    gradient_covariance: Float[np.ndarray, "d d"],
+    hessian: Float[np.ndarray, "d d"] | float,
+    gradient_covariance: Float[np.ndarray, "d d"] | float,
     learning_rate: float,
-    batch_size: int = 1,
+    batch_size: float = 1,
     momentum: float = 0.0,
 ) -> Float[np.ndarray, "d d"]:
     r"""Covariance of the iterates of SGD on 1/2 theta' H theta with gradient noise of constant covariance C/B.
@@ -56,10 +56,10 @@ def stationary_covariance(
 
 
 def continuous_covariance(
-    hessian: Float[np.ndarray, "d d"],
-    gradient_covariance: Float[np.ndarray, "d d"],
+    hessian: Float[np.ndarray, "d d"] | float,
+    gradient_covariance: Float[np.ndarray, "d d"] | float,
     learning_rate: float,
-    batch_size: int = 1,
+    batch_size: float = 1,
 ) -> Float[np.ndarray, "d d"]:
     r"""Stationary covariance of the SDE of SGD: H S + S H = (eta/B) C, the limit eta -> 0 of the exact law.
 
@@ -72,7 +72,7 @@ def continuous_covariance(
     return np.linalg.solve(operator, float(learning_rate) / batch_size * noise.ravel()).reshape(hessian.shape)
 
 
-def _matrices(hessian: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _matrices(hessian: np.ndarray | float, noise: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
     """Both as square float64 matrices; numbers become 1 by 1."""
     hessian, noise = (np.atleast_2d(np.asarray(m, float)) for m in (hessian, noise))
     if hessian.shape != noise.shape or not np.allclose(hessian, hessian.T) or np.linalg.eigvalsh(hessian)[0] <= 0:

@@ -1,0 +1,199 @@
+"""Label noise in linear networks: the determinant, Ito's drift and balancedness."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+from ..dynamics import SGD, LabelNoise
+from ..model import Model
+from ..posterior import Posterior
+from ..simulate import simulate
+from ..theory import label_noise as theory
+from .chains import ends
+from .claim import Reading, claim, mean
+
+AFTER_RICHARDSON = 0.02
+"""Relative: what a finite learning rate leaves of the stochastic equation's law after extrapolation in the rate."""
+
+
+def two_layers(x, y, hidden):
+    """Model y = x W1' W2' + N(0, 1), its loss 1/(2n) sum of squares, with the layers' squared norms."""
+
+    def program(x, y=None):
+        lower = numpyro.sample("W1", dist.Normal(0, 1).expand((hidden, x.shape[1])).to_event(2))
+        upper = numpyro.sample("W2", dist.Normal(0, 1).expand((outputs, hidden)).to_event(2))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("y", dist.Normal(x @ jnp.transpose(lower) @ jnp.transpose(upper), 1).to_event(1), obs=y)
+
+    outputs = np.shape(y)[1]
+    norms = {f"norm_{name}": lambda model, values, name=name: jnp.sum(values[name] ** 2) for name in ("W1", "W2")}
+    return Model(program, data={"x": x, "y": y}, observables=norms)
+
+
+def extrapolated(statistic, model, start, rate, noise, time, seed, num_chains=100):
+    """Statistic of the layers after a time of label-noise SGD, extrapolated to learning rate 0 with eta zeta^2 the same.
+
+    One value for each chain, from its runs at the rate and at half of it.
+    """
+
+    def at(eta):
+        dynamics = SGD(eta, sampling=LabelNoise(np.sqrt(noise / eta)))
+        return statistic(ends(dynamics, model, start, seed, round(time / eta), num_chains))
+
+    return 2 * at(rate / 2) - at(rate)
+
+
+@claim(
+    "G1",
+    "Gradient steps shrink the determinant of a two-layer linear network by a product over the residuals' singular values, "
+    "on every path; label noise makes it fall exponentially in time",
+    "after Varre, Sagitova and Flammarion (NeurIPS 2024), derived again",
+)
+def determinant(seed: int) -> list[Reading]:
+    """The identity on a path of gradient descent and of label noise; the rate in the limit of small steps."""
+    rng, readings = np.random.default_rng([seed, 1]), []
+    settings = [(20, 5, 2, 10, 0.002, 20.0, 1000), (12, 3, 3, 7, 0.02, 1.0, 400), (9, 2, 4, 6, 0.05, 0.0, 300)]
+    with jax.enable_x64(True):
+        for n, p, k, hidden, rate, variance, steps in settings:
+            x, start, labels = scaled_problem(rng, n, p, k, hidden)
+            change, residuals = determinant_path(x, labels, start, rate, variance, steps, jax.random.key(seed))
+            name = f"log det of {p}-{hidden}-{k}, rate {rate:g}, label variance {variance:g}"
+            readings.append(Reading(name, theory.log_determinant_change(residuals, rate), change, 0.0, 1e-9, 0.0))
+        for n, p, k, hidden, rate, variance, time in [(20, 5, 2, 10, 0.002, 20.0, 2.0), (12, 3, 3, 7, 0.002, 8.0, 1.5)]:
+            x, start, labels = scaled_problem(rng, n, p, k, hidden)
+            layers = {"W1": start[:, :p], "W2": start[:, p:].T}
+            # The library's loss is a mean over examples: inputs and labels times sqrt(n) make it the sum.
+            model = two_layers(np.sqrt(n) * x, np.sqrt(n) * labels, hidden)
+            drawn = extrapolated(log_determinant, model, layers, rate, n * rate * variance, time, seed)
+            change, predicted = (
+                drawn - log_determinant(layers),
+                theory.log_determinant_rate(x, k, rate, variance) * time,
+            )
+            name = f"log det of {p}-{hidden}-{k} after time {time:g}, rate x label variance {rate * variance:g}"
+            readings.append(mean(name, predicted, change, AFTER_RICHARDSON * abs(predicted), predicted / 2))
+    return readings
+
+
+def scaled_problem(rng, n, p, k, hidden):
+    """Inputs with k tr(X'X) = 4.868, a normal start [W1' W2] and labels of a normal map."""
+    x = rng.normal(size=(n, p))
+    x *= np.sqrt(4.868 / k / np.sum(x**2))
+    return x, rng.normal(size=(hidden, p + k)), x @ rng.normal(size=(p, k))
+
+
+def log_determinant(layers):
+    """Of Theta' Theta, Theta = [W_1' W_2], from the layers W1 (l by p) and W2 (k by l) of any number of chains."""
+    theta = np.concatenate([layers["W1"], np.swapaxes(layers["W2"], -1, -2)], axis=-1)
+    return np.linalg.slogdet(np.swapaxes(theta, -1, -2) @ theta)[1]
+
+
+def determinant_path(x, labels, start, rate, variance, steps, key):
+    """Gradient descent on 1/2 norm(Y - X W_1 W_2)^2 by autodiff: change of log det, and the residuals R_t."""
+    x, p = jnp.asarray(x), x.shape[1]
+
+    def loss(theta, noisy):
+        return jnp.sum((noisy - x @ theta[:, :p].T @ theta[:, p:]) ** 2) / 2
+
+    def step(theta, key):
+        noisy = labels + jnp.sqrt(variance) * jax.random.normal(key, labels.shape)
+        residual = x.T @ (noisy - x @ theta[:, :p].T @ theta[:, p:])
+        return theta - rate * jax.grad(loss)(theta, noisy), residual
+
+    end, residuals = jax.jit(lambda t, k: jax.lax.scan(step, t, k))(jnp.asarray(start), jax.random.split(key, steps))
+    first, last = (log_determinant({"W1": t[:, :p], "W2": t[:, p:].T}) for t in (start, np.asarray(end)))
+    return float(last - first), np.asarray(residuals)
+
+
+@claim(
+    "G3",
+    "Under du = g v dB, dv = g u dB the logarithms of u + v and u - v fall at the rate g^2 / 2 in Ito's sense, that of SGD's "
+    "steps, and not at all in Stratonovich's",
+    "derived",
+)
+def ito_drift(seed: int) -> list[Reading]:
+    """Euler's scheme and Heun's; their own biases are 3/4 and 3/8 of g^4 h t to leading order, and the tolerance."""
+    readings = []
+    for number, (strength, time) in enumerate([(1.0, 4.0), (1.5, 1.0)]):
+        length, keys = 0.004 / strength**2, jax.random.split(jax.random.key(seed), 2)
+        for convention, other, key in zip(("ito", "stratonovich"), ("stratonovich", "ito"), keys, strict=True):
+            with jax.enable_x64(True):  # u - v may be as small as exp(-20) of u + v
+                key = jax.random.fold_in(key, number)
+                drawn = pair_logarithms(key, strength, length, convention == "ito", round(time / length))
+            right, wrong = (theory.log_drift(strength, kind) * time for kind in (convention, other))
+            for sign, values in zip("+-", np.asarray(drawn), strict=True):
+                name = f"log |u {sign} v| after time {time:g}, g = {strength:g}, {convention}"
+                readings.append(mean(name, right, values, 0.75 * strength**4 * length * time, wrong))
+    return readings
+
+
+@jax.jit
+def pair_logarithms(key, strength, length, euler, steps):
+    """Changes of log |u + v| and log |u - v| from u = 1, v = 0.3, in 20,000 paths of Euler's or Heun's scheme."""
+
+    def step(i, pair):
+        noise = strength * jnp.sqrt(length) * jax.random.normal(jax.random.fold_in(key, i), pair.shape[1:])
+        first = noise * pair[::-1]
+        return pair + jnp.where(euler, first, noise / 2 * (pair + pair + first)[::-1])
+
+    start = jnp.tile(jnp.array([[1.0], [0.3]]), (1, 20_000))
+    u, v = jax.lax.fori_loop(0, steps, step, start)
+    return jnp.log(jnp.abs(jnp.stack([u + v, u - v]))) - jnp.log(jnp.array([[1.3], [0.7]]))
+
+
+@claim(
+    "G4",
+    "Label noise balances the layers: W_2'W_2 - W_1 W_1' decays as exp(-c d t) in a square network, and in any other the "
+    "norms of the layers come to the ratio of inputs and outputs",
+    "derived; gradient flow conserves the imbalance",
+)
+def balance(seed: int) -> list[Reading]:
+    """Label-noise SGD of the library, extrapolated in the learning rate; norms averaged over the second half of a run."""
+    rng, readings = np.random.default_rng([seed, 4]), []
+    with jax.enable_x64(True):
+        for width, hidden, noise, time in [(3, 4, 0.4, 2.0), (1, 1, 0.5, 1.6)]:
+            x = np.sqrt(width) * np.eye(width)
+            start = {"W1": 0.7 * rng.normal(size=(hidden, width)), "W2": 0.7 * rng.normal(size=(width, hidden))}
+            model = two_layers(x, x @ (np.eye(width) + 0.3 * rng.normal(size=(width, width))), hidden)
+            before = imbalance(start)
+            predicted = np.sum(theory.balancedness(before, noise, width, time) * before) / np.sum(before**2)
+
+            def kept(layers, before=before):
+                return np.sum(imbalance(layers) * before, axis=(-1, -2)) / np.sum(before**2)
+
+            drawn = extrapolated(kept, model, start, 0.004, width * noise, time, seed)
+            name = f"imbalance kept after c d t = {noise * width * time:g}, width {width}"
+            readings.append(mean(name, predicted, drawn, AFTER_RICHARDSON * predicted, 1.0))
+        for inputs, outputs, hidden in [(6, 2, 3), (2, 5, 4)]:
+            readings.append(norm_ratio(rng, seed, inputs, outputs, hidden))
+    return readings
+
+
+def imbalance(layers):
+    """W_2'W_2 - W_1 W_1' of any number of chains."""
+    lower, upper = layers["W1"], layers["W2"]
+    return np.swapaxes(upper, -1, -2) @ upper - lower @ np.swapaxes(lower, -1, -2)
+
+
+def norm_ratio(rng, seed, inputs, outputs, hidden, rate=0.005, noise=0.3, num_chains=100):
+    """Ratio of the layers' mean squared norms; the tolerance is that of a finite learning rate, 5 %."""
+    x = np.sqrt(inputs) * np.eye(inputs)
+    teacher = rng.normal(size=(inputs, outputs)) / np.sqrt(inputs)
+    tree = simulate(
+        SGD(rate, sampling=LabelNoise(np.sqrt(inputs * noise / rate))),
+        Posterior(two_layers(x, x @ teacher, hidden)),
+        key=seed,
+        num_chains=num_chains,
+        num_draws=200,
+        num_steps=10_000,
+        initial_scale=0.5,
+        observables=["norm_W1", "norm_W2"],
+        progress=False,
+    )
+    lower, upper = (np.asarray(tree["posterior"][f"norm_W{i}"])[:, 100:].mean(axis=1) for i in (1, 2))
+    ratio = lower.mean() / upper.mean()
+    error = np.std(lower - ratio * upper, ddof=1) / np.sqrt(num_chains) / upper.mean()
+    predicted = theory.stationary_norm_ratio(inputs, outputs)
+    name = f"norm(W1)^2 / norm(W2)^2, {inputs} inputs and {outputs} outputs"
+    return Reading(name, predicted, float(ratio), float(error), 0.05 * predicted, 1.0)
