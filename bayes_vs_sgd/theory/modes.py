@@ -74,7 +74,7 @@ def mode_noise(
     depth: int,
     target: float,
     label_noise: float = 0.0,
-    space="weights",
+    space: str = "weights",
 ) -> Float[np.ndarray, " k"] | float:
     r"""Variance of one example's gradient along a balanced mode: s^q (2 (s* - s)^2 + sigma^2).
 
