@@ -1,4 +1,4 @@
-"""Chains of a dynamics from places that are given, for claims on where they end."""
+"""Chains of a dynamics, for claims on where they end and on their stationary law."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +10,8 @@ from ..model import Model
 from ..posterior import Posterior
 from ..results import final_positions
 from ..simulate import simulate
+
+SEEDS, DRAWS = 2000, 32
 
 
 def ends(
@@ -33,3 +35,15 @@ def ends(
         progress=False,
     )
     return final_positions(tree)[0]
+
+
+def stationary(
+    dynamics: Dynamics, model: Model, seed: int, thinning: int = 8, burn: int = 200, site: str = "theta"
+) -> np.ndarray:
+    """Stationary positions (chain, draw, d) of runs from the optimum."""
+    tree = simulate(
+        dynamics, Posterior(model), key=seed, num_chains=SEEDS, num_steps=burn + DRAWS * thinning,
+        num_draws=burn // thinning + DRAWS, initial="optimum", initial_scale=1.0, observables=["loss"],
+        record_positions=True, progress=False,
+    )  # fmt: skip
+    return np.asarray(tree["posterior"][site].values, float)[:, -DRAWS:]
