@@ -246,7 +246,7 @@ def scatter(found: dict[str, Any]) -> Any:
         axes.plot([], [], "s", color=shade, label=size)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("closed form (hollow: the global value, where the teacher's layers have excess rank)")
+    axes.set_xlabel("closed form (hollow: only the global value is known)")
     axes.set_ylabel("estimate at finite n")
     axes.legend(frameon=False, fontsize="small")
     return figure
