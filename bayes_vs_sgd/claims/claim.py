@@ -119,3 +119,18 @@ def mean(name: str, predicted: float, draws: Any, tolerance: float = 0.0, mistak
     draws = np.asarray(draws, float).ravel()
     error = float(draws.std(ddof=1) / np.sqrt(draws.size))
     return Reading(name, float(predicted), float(draws.mean()), error, tolerance, float(mistake))
+
+
+def ratio(
+    name: str, predicted: float, sums: Any, weights: Any, tolerance: float = 0.0, mistake: float = float("nan")
+) -> Reading:
+    """Reading of sum over sum, of the sums of independent chains and their weights; its error by the delta method."""
+    sums, weights = np.asarray(sums, float), np.asarray(weights, float)
+    value = sums.sum() / weights.sum()
+    error = np.std(sums - value * weights, ddof=1) / np.sqrt(weights.size) / weights.mean()
+    return Reading(name, float(predicted), float(value), float(error), tolerance, float(mistake))
+
+
+def squared_deviations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """One value a path whose mean is the variance of all draws, from each path's mean and mean square: to first order."""
+    return second - 2 * first.mean() * first + first.mean() ** 2

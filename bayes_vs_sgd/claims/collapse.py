@@ -12,7 +12,7 @@ from ..dynamics import SGD, LabelNoise
 from ..model import Model
 from ..theory.collapse import DeepModeLaw, critical_noise, growth_rate, neuron_exponents, square_law
 from .chains import ends
-from .claim import Reading, claim, mean
+from .claim import Reading, claim, mean, ratio, squared_deviations
 
 NUM_CHAINS, STEP, SHORT_STEP = 1000, 0.005, 0.001
 """Paths of a stochastic equation, and time steps of Euler's scheme: in the stationary law, and for growth rates."""
@@ -138,8 +138,7 @@ def gamma_mode(seed: int) -> list[Reading]:
         law, biases = square_law(target, np.sqrt(noise)), np.abs(stationary_bias(target, noise, STEP))
         name = f"s* {target:g}, c {noise:g}"
         readings.append(mean(f"E s, {name}", law.mean(), first, biases[0], target))
-        # The variance of all draws, to first order a mean over the paths.
-        variance = second - 2 * first.mean() * first + first.mean() ** 2
+        variance = squared_deviations(first, second)
         readings.append(mean(f"Var s, {name}", law.var(), variance, biases[1], noise * target))
     for key, (target, noise) in zip(keys[3:], [(0.3, 0.8), (0.3, 0.4)], strict=True):
         name = f"rate of log w near 0, s* {target:g}, c {noise:g}"
@@ -164,18 +163,11 @@ def deep_mode(seed: int) -> list[Reading]:
         times, weight, below, lost = np.asarray(drawn, float)
         first, wrong = law.moment(), law.moment(depth) / law.moment(depth - 1)
         readings += [
-            ratio_reading(f"E w, {name}", first, weight, times, STEP * first, wrong),
-            ratio_reading(f"share below the median, {name}", 0.5, below, times, STEP, 1.0),
-            ratio_reading(f"share below 0.001, {name}", 0.0, lost, times, 1e-6, 1.0),
+            ratio(f"E w, {name}", first, weight, times, STEP * first, wrong),
+            ratio(f"share below the median, {name}", 0.5, below, times, STEP, 1.0),
+            ratio(f"share below 0.001, {name}", 0.0, lost, times, 1e-6, 1.0),
         ]
     return readings
-
-
-def ratio_reading(name, predicted, sums, weights, tolerance, mistake):
-    """Reading of sum over sum: the sums of independent chains and their weights."""
-    ratio = sums.sum() / weights.sum()
-    error = np.std(sums - ratio * weights, ddof=1) / np.sqrt(weights.size) / weights.mean()
-    return Reading(name, float(predicted), float(ratio), float(error), tolerance, float(mistake))
 
 
 @partial(jax.jit, static_argnums=1)

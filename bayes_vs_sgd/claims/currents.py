@@ -12,7 +12,7 @@ from ..posterior import Posterior
 from ..simulate import simulate
 from ..theory.quadratic import continuous_covariance, stationary_covariance
 from .chains import stationary
-from .claim import Reading, claim, mean
+from .claim import Reading, claim, mean, ratio
 from .programs import quadratic, regression
 
 
@@ -87,10 +87,7 @@ def fluctuation_dissipation(seed: int) -> list[Reading]:
         curvature = inputs.T @ inputs / 64
         power = np.einsum("cti,ij,ctj->c", w[:, :-1], curvature, w[:, :-1])
         kicks = np.sum((w[:, 1:] - w[:, :-1]) ** 2, axis=(1, 2)) / eta**2
-        ratio = power.mean() / (eta / 2 * kicks.mean())
-        influence = power / power.mean() - kicks / kicks.mean()
-        error = float(influence.std(ddof=1) / np.sqrt(len(w)))
-        readings.append(Reading(f"ratio at eta {eta}, B {batch}", 1.0, float(ratio), error, 0.01, 0.5))
+        readings.append(ratio(f"ratio at eta {eta}, B {batch}", 1.0, power, eta / 2 * kicks, 0.01, 0.5))
     return readings
 
 

@@ -12,7 +12,7 @@ from ..posterior import Posterior
 from ..simulate import simulate
 from ..theory import label_noise as theory
 from .chains import ends
-from .claim import Reading, claim, mean
+from .claim import Reading, claim, mean, ratio
 
 AFTER_RICHARDSON = 0.02
 """Relative: what a finite learning rate leaves of the stochastic equation's law after extrapolation in the rate."""
@@ -192,8 +192,6 @@ def norm_ratio(rng, seed, inputs, outputs, hidden, rate=0.005, noise=0.3, num_ch
         progress=False,
     )
     lower, upper = (np.asarray(tree["posterior"][f"norm_W{i}"])[:, 100:].mean(axis=1) for i in (1, 2))
-    ratio = lower.mean() / upper.mean()
-    error = np.std(lower - ratio * upper, ddof=1) / np.sqrt(num_chains) / upper.mean()
     predicted = theory.stationary_norm_ratio(inputs, outputs)
     name = f"norm(W1)^2 / norm(W2)^2, {inputs} inputs and {outputs} outputs"
-    return Reading(name, predicted, float(ratio), float(error), 0.05 * predicted, 1.0)
+    return ratio(name, predicted, lower, upper, 0.05 * predicted, 1.0)

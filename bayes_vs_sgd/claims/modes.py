@@ -13,7 +13,7 @@ from ..model import Model
 from ..posterior import Posterior
 from ..simulate import simulate
 from ..theory.modes import boltzmann_mode, gradient_covariance, largest_label_noise, noise_peak, stationary_mode
-from .claim import Reading, claim, mean
+from .claim import Reading, claim, mean, squared_deviations
 
 AFTER_CORLOUER = "the setting of Corlouer, Semler, Strang and Gietelink Oldenziel (arXiv:2604.06366), derived again"
 
@@ -154,7 +154,7 @@ def end_of_mode(seed: int) -> list[Reading]:
             law, frozen = stationary_mode(depth, target, noise), boltzmann_mode(depth, target, noise)
             name = f"depth {depth}, s* {target:g}, c {noise:g}"
             first, second = drawn.mean(axis=1), np.mean(drawn**2, axis=1)
-            variance = second - 2 * first.mean() * first + first.mean() ** 2
+            variance = squared_deviations(first, second)
             readings.append(mean(f"E s, {name}", law.mean, first, 0.05 * law.mean, frozen.mean))
             readings.append(mean(f"Var s, {name}", law.variance, variance, 0.05 * law.variance, frozen.variance))
         for depth, target in [(2, 1.3), (3, 0.8)]:

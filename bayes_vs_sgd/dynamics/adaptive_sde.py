@@ -90,7 +90,7 @@ class AdamFlow(Dynamics):
     def init(self, target: Posterior, key: Array, position: Position) -> AdaptiveState:
         """Start at a position, with V at rest there."""
         zeros = jax.tree.map(jnp.zeros_like, position)
-        moment = target.unflat(noise_variance(target, position) / self.noise.batch_size)
+        moment = self._noise_variance(target, example_gradients(target.model, position))
         return AdaptiveState(position, zeros, moment, jnp.zeros(()))
 
     def step(self, target: Posterior, key: Array, state: AdaptiveState) -> tuple[AdaptiveState, Info]:
@@ -98,8 +98,9 @@ class AdamFlow(Dynamics):
         part = 1 / self.substeps
 
         def substep(index, state):
-            gradient, _ = self.refined.estimate(target, jax.random.fold_in(key, index), (), state.position)
-            variance = target.unflat(noise_variance(target, state.position) / self.noise.batch_size)
+            each = example_gradients(target.model, state.position)
+            weights = self.refined.weights(jax.random.fold_in(key, index), target.model.num_examples)
+            gradient, variance = target.unflat(weights @ each), self._noise_variance(target, each)
             steps = state.steps + part
             average, correction = gradient, 1.0
             if self.averages:
@@ -115,8 +116,12 @@ class AdamFlow(Dynamics):
             return AdaptiveState(position, average, moment, steps)
 
         state = jax.lax.fori_loop(0, self.substeps, substep, state)
-        cost = 2 * self.noise.cost(target.model.num_examples) * self.substeps
+        cost = self.noise.cost(target.model.num_examples) * self.substeps
         return state, {"num_gradients": jnp.asarray(cost)}
+
+    def _noise_variance(self, target: Posterior, each: Float[Array, "n d"]) -> Position:
+        """Diagonal of C/B, from the gradients of the examples."""
+        return target.unflat(jnp.var(each, axis=0) / self.noise.batch_size)
 
     def scaled(self, factor: float) -> "AdamFlow":
         """Return the same equation for batches of ``factor`` B: one step of it is ``factor`` steps of this one."""
@@ -174,8 +179,3 @@ class RMSpropFlow(AdamFlow):
         found = super()._scaled(factor)
         del found["b1"]
         return found | {"decay": found.pop("b2")}
-
-
-def noise_variance(target: Posterior, position: Position) -> Float[Array, " d"]:
-    """Diagonal of C: the variance of each entry of one example's gradient."""
-    return jnp.var(example_gradients(target.model, position), axis=0)

@@ -5,7 +5,7 @@ r"""Gradients that are the full batch with noise of a known law: what SGD's nois
 takes (``refined``): so the same objects drive the stochastic differential equations of ``sde.py``.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
@@ -41,7 +41,29 @@ class NoisyGradient(Gradient):
         return super().settings | values
 
 
-class GaussianNoise(NoisyGradient):
+class MinibatchNoise(NoisyGradient):
+    """Gaussian noise made of the covariance C/B of a minibatch's gradient, where the position is.
+
+    Parameters
+    ----------
+    batch_size
+        B, which need not be whole.
+    """
+
+    part: ClassVar[str]
+    """What it keeps of the covariance."""
+    batch_size: Array
+
+    def check(self, model: Model) -> None:
+        """Refuse models without single examples."""
+        model.require_examples(f"noise of the minibatch's {self.part}")
+
+    def refined(self, substeps: int) -> Self:
+        """A batch of B/m has sqrt(m) times the noise."""
+        return type(self)(self.batch_size / substeps)
+
+
+class GaussianNoise(MinibatchNoise):
     r"""Gaussian noise with exactly the covariance of a minibatch's gradient, C/B, where the position is.
 
     .. math:: g = \sum_i \Big(\frac1n + w_i\Big) \nabla \ell_i, \qquad w = (z - \bar z) / \sqrt{n B}, \quad z \sim N(0, I_n)
@@ -56,27 +78,22 @@ class GaussianNoise(NoisyGradient):
     """
 
     name: ClassVar = "full batch + Gaussian noise of the minibatch's covariance"
-    batch_size: Array
+    part: ClassVar = "covariance"
 
     def __init__(self, batch_size: Any = 8):
         self.batch_size = hyperparameter("batch_size", batch_size)
 
-    def check(self, model: Model) -> None:
-        """Refuse models without single examples."""
-        model.require_examples("noise of the minibatch's covariance")
+    def weights(self, key: Array, num_examples: int) -> Float[Array, " n"]:
+        """Draw 1/n + w."""
+        normal = jax.random.normal(key, (num_examples,))
+        return 1 / num_examples + centred(normal) / jnp.sqrt(num_examples * self.batch_size)
 
     def estimate(self, target: Posterior, key: Array, state: Any, position: Position) -> tuple[Position, Any]:
         """Gradient of a weighted loss."""
-        number = target.model.num_examples
-        weights = centred(jax.random.normal(key, (number,))) / jnp.sqrt(number * self.batch_size)
-        return jax.grad(target.weighted_loss)(position, 1 / number + weights), state
-
-    def refined(self, substeps: int) -> "GaussianNoise":
-        """A batch of B/m has sqrt(m) times the noise."""
-        return GaussianNoise(self.batch_size / substeps)
+        return jax.grad(target.weighted_loss)(position, self.weights(key, target.model.num_examples)), state
 
 
-class IsotropicNoise(NoisyGradient):
+class IsotropicNoise(MinibatchNoise):
     r"""Gaussian noise of covariance (tr C / d B) I: that of a minibatch's gradient, shared equally by all directions.
 
     tr C is that at the position, exactly: a pass over the examples one by one.
@@ -88,14 +105,10 @@ class IsotropicNoise(NoisyGradient):
     """
 
     name: ClassVar = "full batch + isotropic noise of the minibatch's trace"
-    batch_size: Array
+    part: ClassVar = "trace"
 
     def __init__(self, batch_size: Any = 8):
         self.batch_size = hyperparameter("batch_size", batch_size)
-
-    def check(self, model: Model) -> None:
-        """Refuse models without single examples."""
-        model.require_examples("noise of the minibatch's trace")
 
     def estimate(self, target: Posterior, key: Array, state: Any, position: Position) -> tuple[Position, Any]:
         """Mean of the examples' gradients, and noise of their spread."""
@@ -104,10 +117,6 @@ class IsotropicNoise(NoisyGradient):
         variance = jnp.mean((gradients - mean) ** 2) / self.batch_size
         noise = jnp.sqrt(variance) * jax.random.normal(key, mean.shape)
         return target.unflat(mean + noise), state
-
-    def refined(self, substeps: int) -> "IsotropicNoise":
-        """A batch of B/m has sqrt(m) times the noise."""
-        return IsotropicNoise(self.batch_size / substeps)
 
 
 class StableNoise(NoisyGradient):
