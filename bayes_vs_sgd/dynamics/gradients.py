@@ -15,6 +15,7 @@ from jaxtyping import Array, Int, UInt32
 from ..errors import InputError
 from ..model import Model, Position
 from ..posterior import Posterior
+from .words import mixed
 
 
 class Gradient(eqx.Module):
@@ -153,11 +154,8 @@ def permuted(index: Int[Array, " b"], size: int, key: UInt32[Array, " 2"]) -> In
 
 
 def _hash(x: Array, key: Array, number: Array) -> Array:
-    """Mix a word with the key and the number of the round (the finaliser of MurmurHash3); 31 bits."""
-    x = (x + key[0]) * jnp.uint32(0x9E3779B1) ^ (key[1] + number * jnp.uint32(0x85EBCA6B))
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        x = (x ^ (x >> shift)) * jnp.uint32(factor)
-    return (x ^ (x >> 16)) >> 1
+    """Mix a word with the key and the number of the round; 31 bits."""
+    return mixed((x + key[0]) * jnp.uint32(0x9E3779B1) ^ (key[1] + number * jnp.uint32(0x85EBCA6B))) >> 1
 
 
 def make_gradient(batch_size: int | None, sampling: str | Gradient = "replacement") -> Gradient:

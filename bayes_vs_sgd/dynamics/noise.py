@@ -21,6 +21,7 @@ from ..posterior import Posterior
 from ..stable import isotropic_stable, symmetric_stable
 from .base import hyperparameter, plain
 from .gradients import Gradient
+from .words import near_normals
 
 
 class NoisyGradient(Gradient):
@@ -66,10 +67,12 @@ class MinibatchNoise(NoisyGradient):
 class GaussianNoise(MinibatchNoise):
     r"""Gaussian noise with exactly the covariance of a minibatch's gradient, C/B, where the position is.
 
-    .. math:: g = \sum_i \Big(\frac1n + w_i\Big) \nabla \ell_i, \qquad w = (z - \bar z) / \sqrt{n B}, \quad z \sim N(0, I_n)
+    .. math:: g = \sum_i \Big(\frac1n + w_i\Big) \nabla \ell_i, \qquad w = (z - \bar z) / \sqrt{n B}
 
-    since Cov w = (I - 11'/n)/(nB) makes Cov g = C/B with C = (1/n) sum_i grad l_i grad l_i' - grad L grad L'. One reverse pass on
-    all examples, and no root of a matrix (design after Malladi et al. 2022 and Wu et al. 2020).
+    with z of mean 0 and covariance I_n: Cov w = (I - 11'/n)/(nB) makes Cov g = C/B, C = (1/n) sum_i grad l_i grad l_i' -
+    grad L grad L'. One reverse pass on all examples, and no root of a matrix (design after Malladi et al. 2022 and Wu et al.
+    2020). The z are counts of fair bits (``near_normals``): a sum over n examples is normal up to an excess kurtosis of order
+    1/(16 n), and the covariance is exact.
 
     Parameters
     ----------
@@ -85,8 +88,7 @@ class GaussianNoise(MinibatchNoise):
 
     def weights(self, key: Array, num_examples: int) -> Float[Array, " n"]:
         """Draw 1/n + w."""
-        normal = jax.random.normal(key, (num_examples,))
-        return 1 / num_examples + centred(normal) / jnp.sqrt(num_examples * self.batch_size)
+        return 1 / num_examples + centred(near_normals(key, num_examples)) / jnp.sqrt(num_examples * self.batch_size)
 
     def estimate(self, target: Posterior, key: Array, state: Any, position: Position) -> tuple[Position, Any]:
         """Gradient of a weighted loss."""
