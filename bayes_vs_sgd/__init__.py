@@ -12,6 +12,8 @@ os.environ.setdefault("NPROC", str(2 * CORES))
 
 if TYPE_CHECKING:
     from .along import Checkpoint, along_training
+    from .assumptions.audit import Audit, audit
+    from .assumptions.tails import tail_index
     from .comparison.compare import Comparison, compare
     from .comparison.run import Study
     from .comparison.spectrum import temperature_spectrum
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         StableNoise,
         StochasticGradientFlow,
         SubordinatedLangevin,
+        WhiteNoise,
         from_blackjax,
     )
     from .errors import InputError
@@ -59,6 +62,8 @@ if TYPE_CHECKING:
     from .simulate import simulate
 
 _HOMES = {
+    "assumptions.audit": ("Audit", "audit"),
+    "assumptions.tails": ("tail_index",),
     "along": ("Checkpoint", "along_training"),
     "comparison.compare": ("Comparison", "compare"),
     "comparison.run": ("Study",),
@@ -89,6 +94,7 @@ _HOMES = {
         "StableNoise",
         "StochasticGradientFlow",
         "SubordinatedLangevin",
+        "WhiteNoise",
         "GradientDescent",
         "Grid",
         "LinearNetworkGibbs",
@@ -120,6 +126,7 @@ __all__ = [
     "AdamFlow",
     "AdamSGLD",
     "AdjustedMCLMC",
+    "Audit",
     "Checkpoint",
     "Comparison",
     "Dynamics",
@@ -148,7 +155,9 @@ __all__ = [
     "Study",
     "SubordinatedLangevin",
     "Truth",
+    "WhiteNoise",
     "along_training",
+    "audit",
     "compare",
     "free_energy",
     "from_blackjax",
@@ -159,6 +168,7 @@ __all__ = [
     "observable",
     "open_run",
     "simulate",
+    "tail_index",
     "temperature_spectrum",
 ]
 

@@ -13,7 +13,7 @@ from typing import Any
 from . import CORES
 from .errors import InputError, nearest
 
-VERBS = ("compare", "llc", "free-energy", "claims", "models")
+VERBS = ("compare", "audit", "llc", "free-energy", "claims", "models")
 WITHOUT_MODEL = ("claims", "models")
 USAGE = """usage: bayes-vs-sgd VERB MODEL.py [--model.SETTING VALUE ...] [--SETTING VALUE ...]
 
@@ -21,6 +21,7 @@ Does SGD sample the Bayesian posterior? Settled on your own model.
 
 verbs:
   compare MODEL.py   is the law of each dynamics the tempered posterior, and at what temperature?
+  audit MODEL.py     which assumption of Langevin dynamics does SGD break, by how much, and which one matters?
   llc MODEL.py       local learning coefficient of the tempered posterior, with its budget of errors
   free-energy MODEL.py
                      log evidence; learning coefficient, multiplicity and WAIC from the same ladder of temperatures

@@ -41,7 +41,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     rest = [a for a in arguments if a != path]
     module = load_module(path)
     run, settings, config = parse(verb, module.Config, rest)
-    default = "float32" if verb == "compare" else "float64"
+    default = "float32" if verb in ("compare", "audit") else "float64"
     matplotlib.use("agg")  # a page needs no display
     jax.config.update("jax_enable_x64", (run.dtype or default) == "float64")
     if run.json not in (None, "-") and not Path(run.json).parent.is_dir():

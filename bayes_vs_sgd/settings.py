@@ -40,6 +40,34 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class AuditSettings:
+    """What is audited, and for how long; None means: found from the model."""
+
+    dynamics: Literal["sgd", "sgd-shuffled", "sgd-momentum", "adam"] = "sgd"
+    """The optimiser."""
+    learning_rate: float | None = None
+    """Learning rate of plain SGD; 0.1 over the largest Hessian eigenvalue at the minimum by default."""
+    batch_size: int = 8
+    """Examples a step."""
+    num_seeds: int = 2000
+    """Independent runs, of the optimiser and of every repair."""
+    num_steps: int = 2000
+    """Steps at first; doubled until the ensemble is stationary, as long as there is time."""
+    initial_scale: float | None = None
+    """Runs start from prior draws times this; by default the largest of 1, 1/2, 1/4, ... at which plain SGD is stable."""
+    objective: Literal["loss", "posterior"] = "loss"
+    """What the optimiser descends: the loss, or the posterior (with the prior's pull)."""
+    observables: tuple[str, ...] = ()
+    """Observables that decide, instead of the model's primary ones."""
+    repairs: bool = True
+    """Repair one assumption at a time and compare again."""
+    models: bool = True
+    """Also run the refined models, and see which one describes the run."""
+    max_seconds: float = 300.0
+    """After this wall time no further repair or model is begun."""
+
+
+@dataclass(frozen=True)
 class LLC:
     """How the learning coefficient is measured. What is not given is chosen."""
 
@@ -107,4 +135,4 @@ class Run:
     json: str | None = None
     """Also write the answer as JSON to this file, or to standard output for -."""
     dtype: Literal["float32", "float64"] | None = None
-    """Floating-point numbers; float32 for compare, float64 for the other verbs by default."""
+    """Floating-point numbers; float32 for compare and audit, float64 for the other verbs by default."""

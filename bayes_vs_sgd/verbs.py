@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from .along import along_training
+from .assumptions.audit import audit
 from .comparison.compare import Comparison
 from .comparison.control import Control, run_control
 from .comparison.run import Study
@@ -17,10 +18,11 @@ from .free_energy import free_energy
 from .measure import measure_posterior, posterior
 from .model import Model
 from .posterior import Posterior
+from .report.audits import audit_page, audit_table
 from .report.estimates import along_table, free_energy_table, llc_table
 from .report.page import along_page, comparison_page, free_energy_page, llc_page
 from .report.tables import comparison_table
-from .settings import LLC, Compare, FreeEnergy, Run
+from .settings import LLC, AuditSettings, Compare, FreeEnergy, Run
 from .store import write_file
 
 EARLY = 1
@@ -66,6 +68,14 @@ def compare_verb(model: Model, settings: Compare, run: Run, folder: Path, consol
         "comparisons": [c.to_json() for c in found],
         "controls": [c.to_json() for c in seen],
     }
+
+
+def audit_verb(model: Model, settings: AuditSettings, run: Run, folder: Path, console: Console) -> dict[str, Any]:
+    """Audit an optimiser."""
+    found = audit(model, settings=settings, key=run.seed, folder=folder)
+    console.print(audit_table(found))
+    write_page(console, folder / "audit.html", audit_page(found, model, describe_model(model), repeat()))
+    return found.to_json() | {"model": describe_model(model)}
 
 
 def repeat() -> str:
@@ -135,5 +145,10 @@ def describe_model(model: Model) -> dict[str, Any]:
     } | ({"center": model.facts["center"]} if "center" in model.facts else {})
 
 
-VERBS = {"compare": (compare_verb, Compare), "llc": (llc_verb, LLC), "free-energy": (free_energy_verb, FreeEnergy)}
+VERBS = {
+    "compare": (compare_verb, Compare),
+    "audit": (audit_verb, AuditSettings),
+    "llc": (llc_verb, LLC),
+    "free-energy": (free_energy_verb, FreeEnergy),
+}
 """What runs, and its settings."""

@@ -44,6 +44,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.cli import prepare_jax
 
 MODEL_FILE = Path(__file__).parents[1] / "models" / "deep_linear.py"
 NUM_CHAINS, BATCH_SIZE, LOCALIZATION, PRIOR_SCALE = 4, 512, 1.0, 1000.0
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--torch-threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
     parser.add_argument("--networks", nargs="+", choices=("small", "large"), default=["small", "large"])
     arguments = parser.parse_args()
+    prepare_jax([])  # chains on all cores, as the command line does
 
     jax.config.update("jax_enable_compilation_cache", False)
     load_before, started = os.getloadavg(), time.perf_counter()

@@ -9,6 +9,7 @@ import pytest
 
 TOY = {
     "temperature_spectrum": ("--num-seeds", "20"),
+    "noise_anisotropy": ("--num-seeds", "20"),
     "saddle_to_saddle": ("--num-steps", "40", "--num-checkpoints", "3", "--num-draws", "20"),
     "llc_benchmark": ("--classes", "1K", "--num-networks", "2", "--times", "0.04", "--num-seeds", "2"),
 }

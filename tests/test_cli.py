@@ -54,6 +54,41 @@ def test_compare_writes_its_answer(capsys):
     assert "not an empty folder" in fails(capsys, "compare", DLN, "--out", "run")
 
 
+def test_audit_writes_its_answer(capsys):
+    model = str(MODELS / "linear_regression.py")
+    toy = [
+        "--num-seeds",
+        "400",
+        "--num-steps",
+        "64",
+        "--max-seconds",
+        "0.1",
+        "--no-models",
+        "--model.num-examples",
+        "64",
+    ]
+    assert run(["audit", model, *toy, "--json", "answer.json", "--out", "run"]) == 0
+    answer = json.loads(Path("answer.json").read_text())
+    assert {"assumptions", "repairs", "models", "reason", "comparison", "model"} <= set(answer)
+    assert {a["name"]: a["holds"] for a in answer["assumptions"]}["isotropy"] is False
+    assert Path("run/audit.html").stat().st_size < 2**21
+    assert run(["audit", model, *toy, "--json", "again.json", "--resume", "run"]) == 0
+    assert json.loads(Path("again.json").read_text())["assumptions"] == answer["assumptions"]
+    assert "noise" in fails(capsys, "audit", str(MODELS / "product.py"), *toy[:-2])
+
+
+def test_an_unstable_learning_rate_is_called_so(capsys):
+    """Of the isotropic regression the variance grows beyond eta = 1.45: chains are lost, and that is the reason."""
+    model = [str(MODELS / "linear_regression.py"), "--model.isotropic", "--model.covariance", "1", "1", "1", "1"]
+    toy = ["--num-seeds", "400", "--num-steps", "2000", "--max-seconds", "0.1", "--no-models", "--no-repairs"]
+    toy += ["--learning-rate", "2.5", "--initial-scale", "1", "--model.num-examples", "64"]
+    assert run(["audit", *model, *toy, "--json", "answer.json"]) == 0
+    answer = json.loads(Path("answer.json").read_text())
+    assert answer["comparison"]["verdict"] == "no-verdict"
+    assert "400 of 400 chains were lost" in answer["reason"]
+    assert {a["name"]: a["holds"] for a in answer["assumptions"]}["mean-square stability"] is False
+
+
 def test_trajectories_made_elsewhere_are_one_side(capsys):
     """Here: exact draws, one a chain, written by another program as plain NetCDF."""
     from bayes_vs_sgd import Posterior, load_model, simulate

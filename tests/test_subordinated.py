@@ -100,8 +100,9 @@ def test_moments_in_a_harmonic_well(gaussian):
         )
         assert_mean(first[0], expected=first[1], detects=0.11)
         assert_mean(second[0], expected=second[1], detects=0.25)
-        with planted_bug():  # the ordinary clock
-            assert_mean(first[0], expected=mean_position(begin, rate, times, 1.0), detects=0.11)
+        if alpha == 0.6:  # at 0.9 the means differ by .06
+            with planted_bug():  # the ordinary clock
+                assert_mean(first[0], expected=mean_position(begin, rate, times, 1.0), detects=0.11)
         with planted_bug():  # an increment of the clock of step_size instead of step_size^(1/alpha)
             wrong = mean_position(begin, rate, times * length ** (1 / alpha - 1), alpha)
             assert_mean(first[0], expected=wrong, detects=0.11)

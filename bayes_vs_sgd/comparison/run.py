@@ -2,8 +2,8 @@
 
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,16 @@ MOST_RECORDED = 5000
 DEFAULT = Compare()
 
 
+@dataclass(frozen=True)
+class Walk:
+    """A dynamics of one's own: where it starts (None: prior draws), and how many times as many steps and seeds it takes."""
+
+    dynamics: Dynamics
+    initial: Mapping[str, np.ndarray] | None = None
+    longer: int = 1
+    wider: int = 1
+
+
 class Study:
     """A model with what its comparisons share: minimum, sharpness, gradient noise, reference runs."""
 
@@ -50,9 +60,11 @@ class Study:
         seed: int = 0,
         folder: Path | None = None,
         progress: bool = True,
+        own: Mapping[str, Walk] | None = None,
     ):
+        self.own = dict(own or {})
         for name in settings.dynamics:
-            if name not in KNOWN_DYNAMICS:
+            if name not in (*KNOWN_DYNAMICS, *self.own):
                 raise InputError(f"unknown dynamics {name!r}: {nearest(name, KNOWN_DYNAMICS)}")
         for setting in ("num_seeds", "num_steps"):
             if getattr(settings, setting) < 4:
@@ -104,6 +116,8 @@ class Study:
         """One of the named dynamics at comparable settings: all have the reference scale T0 of plain SGD."""
         if name in self.given:
             return Given(name)
+        if name in self.own:
+            return self.own[name].dynamics
         rate, batch, objective = self.learning_rate, self.settings.batch_size, self.settings.objective
         if name == "sgd-momentum":
             return SGD(rate * (1 - MOMENTUM), batch, momentum=MOMENTUM, objective=objective)
@@ -160,7 +174,8 @@ class Study:
         """Draws of the tempered posterior: exact sampler where the model has one, grid up to two parameters, else NUTS."""
         shared: dict[str, Any] = {"observables": self.observables, "folder": self._folder(f"reference-{scale:.6g}")}
         shared |= {"progress": self.progress, "title": f"reference for {name}", "key": self.seed + 1}
-        shared["record_positions"] = self.model.held_out is not None and self.model.num_parameters <= MOST_RECORDED
+        wanted = self.model.held_out is not None or bool(self.own)
+        shared["record_positions"] = wanted and self.model.num_parameters <= MOST_RECORDED
         if self.model.exact_sampler is not None:
             dynamics, lengths = self.model.exact_sampler, {"num_chains": 16, "num_draws": 1000, "num_warmup": 200}
         elif self.model.num_parameters <= 2:
@@ -174,25 +189,31 @@ class Study:
         """Independent runs, their steps doubled until stationary, or as long as the deadline allows."""
         if name in self.given:
             return from_positions(self.positions[name], target, name, self.observables)
-        num_steps, every = self.settings.num_steps, max(self.settings.num_steps // DRAWS, 1)
+        walk = self.own.get(name, Walk(dynamics))
+        shortest = self.settings.num_steps * walk.longer
+        start: dict[str, Any] = (
+            {"initial_scale": self.initial_scale} if walk.initial is None else {"initial": walk.initial}
+        )
+        num_steps, every = shortest, max(shortest // DRAWS, 1)
+        num_seeds = self.settings.num_seeds * walk.wider
         while True:
             tree = simulate(
                 dynamics,
                 target,
                 key=self.seed,
-                num_chains=self.settings.num_seeds,
+                num_chains=num_seeds,
                 num_steps=num_steps,
                 num_draws=num_steps // every,
-                initial_scale=self.initial_scale,
                 observables=self.observables,
-                record_positions=self.model.num_parameters * self.settings.num_seeds * DRAWS <= MOST_NUMBERS,
+                record_positions=self.model.num_parameters * num_seeds * DRAWS <= MOST_NUMBERS,
                 folder=self._folder(name),
                 progress=self.progress,
                 title=name,
+                **start,
             )
             moving = unsettled(whole(tree), list(self.chosen))
             left = (deadline - time.monotonic()) * tree.attrs.get("steps_per_second", np.inf)
-            if not moving or num_steps >= self.settings.num_steps * 2**MAX_DOUBLINGS or left < num_steps:
+            if not moving or num_steps >= shortest * 2**MAX_DOUBLINGS or left < num_steps:
                 return tree
             if hopeless(tree, moving, 1 + left / num_steps):
                 return tree

@@ -14,6 +14,7 @@ from .sde import MomentumFlow, StochasticGradientFlow
 from .sgmcmc import SGLD
 from .subordinated import SubordinatedLangevin
 from .underdamped import SGHMC, SGNHT
+from .white_noise import WhiteNoise
 
 __all__ = [
     "MALA",
@@ -47,5 +48,6 @@ __all__ = [
     "StableNoise",
     "StochasticGradientFlow",
     "SubordinatedLangevin",
+    "WhiteNoise",
     "from_blackjax",
 ]

@@ -1,0 +1,248 @@
+"""The Langevin audit: which assumption of "SGD is Langevin dynamics" fails on a model, by how much, and which one matters."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from ..comparison.compare import Comparison
+from ..comparison.run import Study, Walk
+from ..comparison.stationarity import ENSEMBLE
+from ..comparison.verdict import MISMATCH, NO_VERDICT
+from ..diagnostics import finite_or_none
+from ..dynamics import Fresh, FullBatch, Minibatch, Optimizer
+from ..errors import InputError
+from ..model import Model
+from ..posterior import Posterior
+from ..results import final_positions
+from ..settings import AuditSettings, Compare
+from . import local, path
+from .assumption import Assumption, measured
+from .refined import Description, describe, refined_models
+from .repairs import Repaired, decided, interventions, reason
+from .step_size import small_steps, stability
+from .tails import SMALLEST, tail_index
+
+CONSTANCY = 0.2
+"""Margin of the relative spread of tr C over the law."""
+NUM_PLACES = 64
+"""Positions of the law at which tr C is taken."""
+MOST_DIRECTIONS = 32
+"""Directions in which tails are looked at."""
+MOST_PATHS = 200
+"""Most parameters of models whose steps are recorded one by one."""
+REPAIRS_SHARE = 0.75
+"""Of the time, after which no repair is begun, so that some is left for the models."""
+ORDER = (
+    "central limit", "finite variance of the noise", "finite variance of the law", "isotropy", "noise of one size",
+    "non-degeneracy", "detailed balance", "no currents", "small learning rate", "mean-square stability", "stationarity",
+    "fluctuation and dissipation", "diffusion", "independent batches", "prior",
+)  # fmt: skip
+"""Assumptions, in the order in which they are told."""
+DEFAULT = AuditSettings()
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found: each assumption, the comparison, the repairs, the refined models, and the reason in one sentence."""
+
+    dynamics: str
+    settings: dict[str, Any]
+    assumptions: list[Assumption]
+    comparison: Comparison
+    repairs: list[Repaired]
+    models: list[Description]
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        content = {"dynamics": self.dynamics, "settings": self.settings, "comparison": self.comparison.to_json()}
+        content |= {
+            name: [entry.to_json() for entry in getattr(self, name)] for name in ("assumptions", "repairs", "models")
+        }
+        return finite_or_none(content | {"reason": self.reason})
+
+
+def audit(
+    model: Model,
+    dynamics: Optimizer | None = None,
+    settings: AuditSettings = DEFAULT,
+    *,
+    key: int = 0,
+    folder: Path | None = None,
+    progress: bool = True,
+) -> Audit:
+    """Measure on a model which assumption of Langevin dynamics an optimiser breaks, and which of them matters.
+
+    Parameters
+    ----------
+    model
+        The model, with single examples.
+    dynamics
+        An optimiser; by default the one that ``settings.dynamics`` names, at the learning rate of ``compare``.
+    settings
+        Lengths and budget.
+    key
+        Seed of the simulation.
+    folder
+        Where runs are kept; an interrupted audit is continued there.
+    progress
+        Whether runs report.
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    InputError
+        If the dynamics is no optimiser, or its gradient has no noise.
+    """
+    started = time.monotonic()
+    name = settings.dynamics if dynamics is None else repr(dynamics.factory)
+    shared = {k: getattr(settings, k) for k in Compare.__dataclass_fields__ if k in AuditSettings.__dataclass_fields__}
+    compared = Compare(**shared | {"dynamics": (name,), "controls": False})
+    if dynamics is None:
+        found = Study(model, compared).dynamics(name)
+        assert isinstance(found, Optimizer)  # by the names that are allowed
+        dynamics = found
+    else:
+        batch = dynamics.batch_size or settings.batch_size
+        compared = replace(compared, learning_rate=float(dynamics.step_time), batch_size=batch)
+    if not isinstance(dynamics, Optimizer) or isinstance(dynamics.gradient, FullBatch):
+        raise InputError(f"audit of {name}: give an optimiser with noise, such as SGD(0.05, batch_size=8)")
+    study = Study(model, compared, key, folder, progress, {name: Walk(dynamics)})
+    if study.theory is None:
+        raise InputError("the gradients have no noise at the minimum: there is no temperature, and nothing to audit")
+    deadline = started + settings.max_seconds
+    comparison = decided(study, name, Walk(dynamics), deadline, settings.max_seconds / 6)
+    name = comparison.dynamics
+    held = assumptions(study, name, dynamics)
+    models: list[Description] = []
+    repairs = None
+    if settings.repairs and comparison.verdict == MISMATCH:
+        share = REPAIRS_SHARE if settings.models else 1.0
+        repairs = interventions(study, dynamics, name, started + share * settings.max_seconds)
+    if settings.models and comparison.verdict != NO_VERDICT:
+        for label, equation in refined_models(study, dynamics).items():
+            if time.monotonic() < deadline:
+                models.append(describe(study, label, name, equation))
+    tried = [] if repairs is None else repairs.tried
+    return Audit(name, dynamics.settings, held, comparison, tried, models, reason(comparison, repairs))
+
+
+def assumptions(study: Study, name: str, dynamics: Optimizer) -> list[Assumption]:
+    """Hold every assumption against the model at its minimum, and against the run where enough chains are left."""
+    tree, _ = study.trees[name]
+    left = int(final_positions(tree)[1].sum())
+    found = [*at_the_minimum(study, dynamics), *(over_the_law(study, tree, dynamics) if left >= ENSEMBLE else [])]
+    return sorted(found, key=lambda a: ORDER.index(a.name))
+
+
+def at_the_minimum(study: Study, dynamics: Optimizer) -> list[Assumption]:
+    """What the Hessian and the gradients of the examples say at the empirical minimum."""
+    target, gradient, position = study.target(study.scale), dynamics.gradient, study.minimum.position
+    gradient.check(study.model)
+    rate, momentum = rate_and_momentum(dynamics)
+    place = local.local(target, gradient, position, preconditioner(target, dynamics, position), study.seed)
+    found = [local.central_limit(target, gradient, position, study.seed), local.isotropy(place)]
+    found += [local.commutation(place), small_steps(place, rate, momentum)]
+    if place.hessian is not None:
+        found.append(local.non_degeneracy(place, target))
+        found += [] if dynamics.objective == "posterior" else [local.prior_share(place, target, position)]
+    if isinstance(gradient, Minibatch) and not isinstance(gradient, Fresh):
+        steps = max(study.model.num_examples // gradient.batch_size, 1)
+        found.append(path.repetition(target, gradient, position, steps, study.seed))
+        limit = stability(target, gradient.batch_size, rate, position, place) if is_plain(dynamics) else None
+        found += [] if limit is None else [limit]
+    return found
+
+
+def over_the_law(study: Study, tree: xr.DataTree, dynamics: Optimizer) -> list[Assumption]:
+    """What the ensemble and its next steps say."""
+    target, gradient, (rate, _) = study.target(study.scale), dynamics.gradient, rate_and_momentum(dynamics)
+    found = [*tails(target, dynamics, tree, study.seed), constancy(target, dynamics, tree)]
+    found.append(path.stationarity(tree, list(study.chosen)))
+    if is_plain(dynamics) and dynamics.objective == "loss":
+        found.append(path.fluctuation_dissipation(target, gradient, rate, ended(tree), study.seed))
+        if study.model.num_parameters <= MOST_PATHS:
+            place = local.local(target, gradient, study.minimum.position)
+            paths = path.continued(dynamics, target, tree, study.seed + 3)
+            found.append(path.anomalous_diffusion(paths, place, rate))
+            found += [path.current(paths, place, rate)] if len(place.modes()[0]) > 1 else []
+    return found
+
+
+def is_plain(dynamics: Optimizer) -> bool:
+    """Whether the update is theta - eta g."""
+    return repr(dynamics.factory) == "sgd" and not rate_and_momentum(dynamics)[1]
+
+
+def rate_and_momentum(dynamics: Optimizer) -> tuple[float, float]:
+    """Learning rate and momentum."""
+    return float(dynamics.step_time), float(dynamics.hyperparameters.get("momentum", 0.0))
+
+
+def ended(tree: xr.DataTree) -> dict[str, jnp.ndarray]:
+    """Final positions of the chains that are not lost."""
+    positions, kept = final_positions(tree)
+    return {k: jnp.asarray(v[kept]) for k, v in positions.items()}
+
+
+def preconditioner(target: Posterior, dynamics: Optimizer, position: dict) -> np.ndarray | None:
+    """Diagonal by which Adam and RMSprop multiply the gradient at stationarity: 1 over the root of its mean square."""
+    if repr(dynamics.factory) not in ("adam", "rmsprop", "adamw"):
+        return None
+    drawn = local.noise_samples(target, dynamics.gradient, position, 0, local.num_draws(target))
+    return 1 / (np.sqrt(np.mean(drawn**2, axis=0)) + float(dynamics.hyperparameters.get("eps", 1e-8)))
+
+
+def tails(target: Posterior, dynamics: Optimizer, tree: xr.DataTree, seed: int) -> list[Assumption]:
+    """Tail index of the gradient's noise over the law, and of the law itself around its median.
+
+    Samples of one chain stand together, so that their correlations are in the errors and in the null.
+    """
+    _, kept = final_positions(tree)
+    if kept.sum() < SMALLEST:
+        return []
+    positions, sites, drawn = ended(tree), sorted(name for name, _ in target.model.latents), tree["posterior"]
+    if set(sites) <= set(drawn.data_vars):  # the second half of every chain
+        half = drawn.sizes["draw"] // 2
+        values = {k: np.asarray(drawn[k].values)[kept, half:] for k in sites}
+        values = {k: jnp.asarray(v.reshape(-1, *v.shape[2:])) for k, v in values.items()}
+        positions = jax.vmap(target.model.unconstrain)(values)
+    noise = path.noise_over_the_law(target, dynamics.gradient, positions, seed)
+    law = np.asarray(jax.vmap(target.flat)(positions), float)
+    found = []
+    for what, sample in (("noise", noise), ("law", law - np.median(law, axis=0))):
+        sample = sample[np.any(sample != 0, axis=1)]
+        if sample.shape[1] > MOST_DIRECTIONS:  # random ones keep a tail, and what surrogates cost is theirs
+            sample = sample @ np.random.default_rng(seed).normal(size=(sample.shape[1], MOST_DIRECTIONS))
+        index = tail_index(sample)
+        nulls = f"{index.hill.null[0]:.1f} to {index.hill.null[1]:.1f}"
+        note = f"by sums of {index.block_size}: {index.blocks.value:.2f}; normal samples: {nulls}"
+        holds = None if index.heavy is None else not index.heavy
+        name, hill = f"finite variance of the {what}", index.hill
+        found.append(Assumption(name, "tail index, above 2", hill.value, hill.interval, 2.0, 0.0, holds, note))
+    return found
+
+
+def constancy(target: Posterior, dynamics: Optimizer, tree: xr.DataTree) -> Assumption:
+    """Relative standard deviation of tr C over the law: a temperature needs noise of one size."""
+    positions = ended(tree)
+    chosen = {k: v[:NUM_PLACES] for k, v in positions.items()}
+    traces = np.array(
+        [
+            local.noise_trace(target, dynamics.gradient, {k: v[i] for k, v in chosen.items()})
+            for i in range(len(next(iter(chosen.values()))))
+        ]
+    )
+    value = traces.std(ddof=1) / traces.mean()
+    left_out = np.array([np.delete(traces, i).std(ddof=1) / np.delete(traces, i).mean() for i in range(len(traces))])
+    error = float(np.sqrt((len(traces) - 1) * left_out.var()))
+    return measured("noise of one size", "relative spread of tr C over the law", value, error, 0.0, CONSTANCY)

@@ -1,0 +1,195 @@
+r"""What the trajectories themselves say: stationarity, currents, diffusion, and noise that repeats itself.
+
+All are means over independent chains, continued from where the ensemble ended.
+
+- Fluctuation and dissipation (Yaida 2019): at stationarity :math:`E[(\theta - \theta_0) \cdot \nabla L] = (\eta / 2) E|g_B|^2`
+  for any loss and any fixed :math:`\theta_0`.
+- Currents: in the plane (u, v) the area swept a unit of time is :math:`E[x\,dy - y\,dx] = 2 Q_{xy}\,dt`, Q = K S - D, zero under
+  detailed balance.
+- Diffusion: the mean square displacement grows as the lag to a power; for a linear process with the drift and noise at the
+  minimum it is :math:`2\,\mathrm{tr}(S - (I - \eta H)^k S)`, also no straight line, and that is the null.
+- Repetition: the noise summed over as many steps as an epoch has, over that of independent batches: 1 with replacement, 0
+  where an epoch uses every example once.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float
+
+from ..comparison.stationarity import hopeless, unsettled
+from ..dynamics.base import Dynamics
+from ..dynamics.gradients import Gradient
+from ..model import Position
+from ..posterior import Posterior
+from ..results import final_positions
+from ..simulate import simulate
+from ..theory.quadratic import continuous_covariance, stationary_covariance
+from .assumption import Assumption, judged, measured, ratio_of_means
+from .local import COMMUTATION, Local
+
+BALANCE, EXPONENT, REPETITION = 0.1, 0.1, 0.1
+"""Margins: of the ratio of the two sides, of an exponent, of a ratio of variances."""
+LAGS = (1, 2, 4, 8, 16, 32)
+NUM_EPOCHS = 2048
+
+
+def fluctuation_dissipation(
+    target: Posterior, gradient: Gradient, learning_rate: float, positions: Position, seed: int = 0
+) -> Assumption:
+    """Ratio of the two sides on an ensemble of independent chains, theta0 its mean."""
+    sides = _both_sides(target, gradient, positions, jax.random.key(seed))
+    pull, power = (np.asarray(side, float) for side in sides)
+    value, error = ratio_of_means(pull, learning_rate / 2 * power)
+    statistic = "E[(theta - theta0).grad L] over (eta/2) E|g_B|^2"
+    return measured("fluctuation and dissipation", statistic, value, error, 1.0, BALANCE)
+
+
+@eqx.filter_jit
+def _both_sides(target, gradient, positions, key):
+    center = target.flat(jax.tree.map(lambda x: x.mean(axis=0), positions))
+
+    def one(given):
+        position, key = given
+        key_state, key_draw = jax.random.split(key)
+        state = gradient.init(target.model.num_examples, key_state)
+        drawn = target.flat(gradient.estimate(target, key_draw, state, position)[0])
+        slope = target.flat(jax.grad(target.model.loss)(position))
+        return (target.flat(position) - center) @ slope, drawn @ drawn
+
+    keys = jax.random.split(key, len(jax.tree.leaves(positions)[0]))
+    return jax.lax.map(one, (positions, keys), batch_size=256)
+
+
+def noise_over_the_law(target: Posterior, gradient: Gradient, positions: Position, seed: int = 0) -> np.ndarray:
+    """One gradient drawn at each position, less its mean, one a row: independent where the positions are."""
+    return np.asarray(_noise(target, gradient, positions, jax.random.key(seed)), float)
+
+
+@eqx.filter_jit
+def _noise(target, gradient, positions, key):
+    def one(given):
+        position, key = given
+        key_state, key_draw = jax.random.split(key)
+        state = gradient.init(target.model.num_examples, key_state)
+        drawn, _ = gradient.estimate(target, key_draw, state, position)
+        return target.flat(drawn) - target.flat(jax.grad(target.model.loss)(position))
+
+    keys = jax.random.split(key, len(jax.tree.leaves(positions)[0]))
+    return jax.lax.map(one, (positions, keys), batch_size=256)
+
+
+def continued(dynamics: Dynamics, target: Posterior, tree: xr.DataTree, seed: int, most: int = 512) -> np.ndarray:
+    """Positions (chain, step, d) of some chains of an ensemble over the next steps, as vectors."""
+    positions, kept = final_positions(tree)
+    chosen = np.flatnonzero(kept)[:most]
+    values = jax.vmap(target.model.constrain)({k: jnp.asarray(v[chosen]) for k, v in positions.items()})
+    more = simulate(
+        dynamics, target, key=seed, num_chains=len(chosen), num_steps=2 * LAGS[-1], num_draws=2 * LAGS[-1],
+        initial={k: np.asarray(v) for k, v in values.items()}, observables=["loss"], record_positions=True, progress=False,
+    )  # fmt: skip
+    parts = [np.asarray(more["posterior"][name].values, float) for name in sorted(positions)]
+    return np.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], axis=2)
+
+
+def diffusion(place: Local, learning_rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Curvatures, D = (eta/2) C and its basis, in the directions that are not flat."""
+    values, vectors = place.modes()
+    assert place.noise is not None  # so are the modes
+    return values, learning_rate / 2 * vectors.T @ place.noise @ vectors, vectors
+
+
+def entropy_production(place: Local, learning_rate: float) -> float | None:
+    """Entropy production rate of the linearised process over its relaxation rate tr K; None where D is singular."""
+    values, spread, _ = diffusion(place, learning_rate)
+    if not np.linalg.cond(spread) < 1e10:
+        return None
+    drift = np.diag(values)
+    covariance = 2 * spread / (values[:, None] + values)
+    return float(np.trace(np.linalg.solve(spread, drift @ covariance @ drift)) - values.sum()) / float(values.sum())
+
+
+def current(paths: Float[np.ndarray, "chain step d"], place: Local, learning_rate: float) -> Assumption:
+    """Area rate in the plane in which the linear theory has the largest current, in units of what relaxes there.
+
+    The unit is (h_x + h_y) sqrt(S_xx S_yy), with the covariance of the trajectories.
+    """
+    values, spread, vectors = diffusion(place, learning_rate)
+    covariance = 2 * spread / (values[:, None] + values)
+    circulation = values[:, None] * covariance - spread
+    left, _, right = np.linalg.svd(circulation)
+    u, v = left[:, 0], right[0]
+    v = v - (u @ v) * u  # of an antisymmetric matrix, orthogonal but for rounding
+    v = v / np.linalg.norm(v) if np.linalg.norm(v) > 1e-8 else np.linalg.qr(np.stack([u, left[:, -1]], 1))[0][:, 1]
+    centered = (paths - paths.mean(axis=(0, 1))) @ vectors
+    x, y = centered @ u, centered @ v
+    areas = (x[:, :-1] * y[:, 1:] - y[:, :-1] * x[:, 1:]).mean(axis=1) / learning_rate
+    unit = (u**2 @ values + v**2 @ values) * np.sqrt(np.mean(x**2) * np.mean(y**2))
+    predicted = 2 * u @ circulation @ v / unit
+    value, error = areas.mean() / unit, areas.std(ddof=1) / np.sqrt(len(areas)) / unit
+    note = f"by linear theory {predicted:.3f}"
+    produced = entropy_production(place, learning_rate)
+    note += "" if produced is None else f"; entropy production {produced:.3g} of tr H"
+    return measured("no currents", "area swept, relative", value, error, 0.0, COMMUTATION, note)
+
+
+def anomalous_diffusion(paths: Float[np.ndarray, "chain step d"], place: Local, learning_rate: float) -> Assumption:
+    """Exponent of the mean square displacement less that of the linear process of the same drift and noise."""
+    squares = np.stack([np.mean(np.sum((paths[:, k:] - paths[:, :-k]) ** 2, axis=2), axis=1) for k in LAGS], axis=1)
+    x = np.log(LAGS)
+    weights = (x - x.mean()) / np.sum((x - x.mean()) ** 2)
+    mean = squares.mean(axis=0)
+    value = weights @ np.log(mean)
+    error = float((squares @ (weights / mean)).std(ddof=1) / np.sqrt(len(squares)))
+    values, vectors = place.modes()
+    assert place.noise is not None  # so are the modes
+    noise, sharp = vectors.T @ place.noise @ vectors, np.diag(values)
+    stable = learning_rate * values[-1] < 2
+    law = (stationary_covariance if stable else continuous_covariance)(sharp, noise, learning_rate)
+    null = [2 * np.sum(np.diag(law) * (1 - (1 - learning_rate * values) ** k)) for k in LAGS]
+    expected = float(weights @ np.log(null))
+    note = f"exponent {value:.3f} where a linear process has {expected:.3f}"
+    statistic = "exponent of the displacement less the linear one's"
+    return measured("diffusion", statistic, value - expected, error, 0.0, EXPONENT, note)
+
+
+def repetition(target: Posterior, gradient: Gradient, position: Position, num_steps: int, seed: int = 0) -> Assumption:
+    """Noise summed over an epoch, over that of as many independent batches; 1 where batches are independent."""
+    sums, singles = (np.asarray(x, float) for x in _epochs(target, gradient, position, num_steps, jax.random.key(seed)))
+    value, error = ratio_of_means(sums, singles)
+    statistic = f"variance of the noise of {num_steps} steps over that of independent batches"
+    return measured("independent batches", statistic, value, error, 1.0, REPETITION)
+
+
+@eqx.filter_jit
+def _epochs(target, gradient, position, num_steps, key):
+    mean = target.flat(jax.grad(target.model.loss)(position))
+
+    def epoch(key) -> tuple[Array, Array]:
+        key_state, key_steps = jax.random.split(key)
+        state = gradient.init(target.model.num_examples, key_state)
+
+        def step(carry, key):
+            state, total, square = carry
+            drawn, state = gradient.estimate(target, key, state, position)
+            noise = target.flat(drawn) - mean
+            return (state, total + noise, square + noise @ noise), None
+
+        start = (state, jnp.zeros_like(mean), jnp.zeros(()))
+        (_, total, square), _ = jax.lax.scan(step, start, jax.random.split(key_steps, num_steps))
+        return total @ total, square
+
+    return jax.lax.map(epoch, jax.random.split(key, NUM_EPOCHS), batch_size=32)
+
+
+def stationarity(tree: xr.DataTree, names: list[str]) -> Assumption:
+    """Whether the law of every observable that decides has forgotten its start; fails where it surely has not."""
+    moving, statistic = unsettled(tree, names), "share of observables not shown to be stationary"
+    if not moving:
+        value = np.nan if moving is None else 0.0
+        return judged("stationarity", statistic, value, (value, value), 0.0, 0.0)
+    share, note = len(moving) / len(names), f"{', '.join(moving)} may still depend on the start"
+    holds = False if hopeless(tree, moving, 1.0) else None
+    return Assumption("stationarity", statistic, share, (share, share), 0.0, 0.0, holds, note)

@@ -1,0 +1,106 @@
+"""An audit as a table on the terminal, a figure, and a page."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ..assumptions.assumption import Assumption
+from ..assumptions.audit import Audit
+from ..model import Model
+from ..observables import GROUPS
+from .figures import new_figure
+from .page import render, svg
+from .tables import coloured, number
+
+COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
+MARKS = {"holds": ("o", "#0a7d4f"), "fails": ("s", "#c0392b"), "undecided": ("D", "#9a6700")}
+FAR = 4.0
+"""Margins at which the figure ends."""
+
+
+def audit_table(found: Audit) -> Group:
+    """Every assumption, the comparison after each repair, the refined models, and the reason."""
+    held = Table(
+        title=f"Assumptions of Langevin dynamics, {found.dynamics}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for column in ("assumption", "statistic", "value", "95 % interval", "null", "margin", ""):
+        held.add_column(column, justify="right" if column in ("value", "null", "margin") else "left")
+    for a in found.assumptions:
+        numbers = (number(a.value), interval(a), f"{a.null:g}", f"{a.margin:g}")
+        held.add_row(a.name, a.statistic, *numbers, Text(a.word, COLOURS[a.word]))
+    parts: list[Any] = [held, verdict_table(found)]
+    if found.models:
+        models = Table(title="Which equation describes the run?", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        models.add_column("equation")
+        models.add_column("its law at the end, against the run's")
+        for m in found.models:
+            models.add_row(m.dynamics, coloured(m.verdict))
+        parts.append(models)
+    return Group(*parts, Text(found.reason, "bold"))
+
+
+def verdict_table(found: Audit) -> Table:
+    """Is the law the posterior, as it is and after each repair."""
+    table = Table(title="Is its law the tempered posterior?", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("repaired", "function", "geometry", "off data", "verdict"):
+        table.add_column(column, no_wrap=column == "verdict")
+    for name, comparison in rows(found):
+        cells = [coloured(comparison.verdicts.get(g)) for g in GROUPS]
+        table.add_row(name, *cells, coloured(comparison.verdict))
+    return table
+
+
+def rows(found: Audit) -> list[tuple[str, Any]]:
+    """The comparison without a repair, and with each."""
+    return [("nothing", found.comparison), *((" + ".join(r.assumptions), r.comparison) for r in found.repairs)]
+
+
+def interval(a: Assumption) -> str:
+    """The interval, or that there is none."""
+    low, high = a.interval
+    return "exact" if low == high else f"{number(low)} to {number(high)}"
+
+
+def audit_figure(found: Audit) -> Figure:
+    """Every assumption as its distance from where it holds, in margins."""
+    shown = [a for a in found.assumptions if a.margin > 0]
+    figure = new_figure(6.4, 0.6 + 0.32 * len(shown))
+    axes = figure.subplots()
+    axes.axvspan(-1, 1, color="#8883", lw=0)
+    for place, a in enumerate(reversed(shown)):
+        mark, colour = MARKS[a.word]
+        ends = [min(max((x - a.null) / a.margin, -FAR), FAR) for x in (a.value, *a.interval)]
+        axes.plot(ends[1:], [place, place], color=colour, lw=2)
+        beyond = abs(a.value - a.null) > FAR * a.margin
+        axes.plot(ends[0], place, ">" if beyond and a.value > a.null else "<" if beyond else mark, color=colour, ms=6)
+    axes.set_yticks(range(len(shown)), [a.name for a in reversed(shown)])
+    axes.set_xlim(-FAR - 0.2, FAR + 0.2)
+    axes.set_xlabel("distance from where the assumption holds, in margins")
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def audit_page(found: Audit, model: Model, described: dict[str, Any], command: str) -> str:
+    """HTML of an audit."""
+    failing = [a.name for a in found.assumptions if a.holds is False]
+    return render(
+        "audit.html",
+        answer=found.reason,
+        found=found,
+        rows=rows(found),
+        groups=GROUPS,
+        interval=interval,
+        figure=svg(audit_figure(found), f"Assumptions and their margins; failing: {', '.join(failing) or 'none'}"),
+        model=described,
+        truth=model.truth,
+        command=command,
+    )

@@ -1,0 +1,226 @@
+"""The Langevin audit on models where the answer is known."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from statistical import assert_mean
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.assumptions import local, path, step_size
+from bayes_vs_sgd.assumptions.audit import assumptions, constancy, preconditioner, tails
+from bayes_vs_sgd.claims.programs import quadratic, regression
+from bayes_vs_sgd.comparison.run import Walk
+from bayes_vs_sgd.curvature import reference_point
+from bayes_vs_sgd.report.audits import audit_figure, audit_page, audit_table
+from bayes_vs_sgd.settings import AuditSettings, Compare
+from bayes_vs_sgd.theory.quadratic import stationary_covariance
+
+HADAMARD = {"isotropic": True, "covariance": (1.0,) * 4, "num_examples": 256, "prior_scale": 30.0}
+
+
+def held(model, dynamics, **settings):
+    """Every assumption by name, on a run of one reference."""
+    settings = {"num_seeds": 2000, "num_steps": 1000} | settings
+    study = bvs.Study(model, Compare(dynamics=("own",), **settings), progress=False, own={"own": Walk(dynamics)})
+    target = study.target(study.scale)
+    study.trees["own"] = study.ensemble("own", dynamics, target, 0.0), None
+    return {a.name: a for a in assumptions(study, "own", dynamics)}
+
+
+def at(model, dynamics, position=None):
+    """Target, minimum, Hessian and noise there."""
+    target = bvs.Posterior(model)
+    position = model.unconstrain(model.optimum) if position is None else position
+    return target, position, local.local(target, dynamics.gradient, position)
+
+
+@pytest.mark.law
+def test_on_an_exactly_isotropic_regression_all_holds(load):
+    found = held(load("linear_regression", **HADAMARD), bvs.SGD(0.1, 8))
+    assert [a.name for a in found.values() if a.holds is False] == []
+    assert [a.name for a in found.values() if a.holds is None] == []
+    assert len(found) == 15
+
+
+@pytest.mark.law
+def test_rotated_noise_makes_currents(x64):
+    """Area rate S12 (h1 - h2) over (h1 + h2) sqrt(S11 S22), S the discrete chain's; detailed balance would make it 0."""
+    h, noise, eta = np.array([1.0, 3.0]), np.array([[1.0, 0.5], [0.5, 1.0]]), 0.05
+    model = quadratic(np.diag(h), noise, 64)
+    found = held(model, bvs.SGD(eta, 1), learning_rate=eta, initial_scale=0.01)
+    failing = {name for name, a in found.items() if a.holds is False}
+    assert failing == {"isotropy", "detailed balance", "no currents"}
+    assert found["detailed balance"].value == pytest.approx(1 / 5)  # |[H, C]|^2 = 2, |HC|^2 + |CH|^2 = 25
+    area = found["no currents"]
+    s = stationary_covariance(np.diag(h), noise, eta)
+    expected = abs(s[0, 1] * (h[0] - h[1])) / (h.sum() * np.sqrt(s[0, 0] * s[1, 1]))
+    error = (area.interval[1] - area.value) / 1.96
+    assert_mean(abs(area.value), error, expected=expected, detects=0.75 * expected)
+    assert "entropy production 0.0833 of tr H" in area.note
+
+
+@pytest.mark.law
+def test_multiplicative_noise_is_heavy_tailed(load):
+    """Tail index 1.55 at eta = .8 (claim D1): variance, mean-square stability and size of the noise fail, isotropy does not."""
+    model = load("linear_regression", covariance=(1.0,), inputs="gaussian", prior_scale=30.0)
+    found = held(model, bvs.SGD(0.8, 1), learning_rate=0.8, num_seeds=4000)
+    for name in (
+        "finite variance of the noise",
+        "finite variance of the law",
+        "mean-square stability",
+        "noise of one size",
+    ):
+        assert found[name].holds is False, name
+    assert found["isotropy"].holds
+    assert found["small learning rate"].holds is False
+    assert found["independent batches"].holds
+
+
+@pytest.mark.exact
+def test_a_deep_network_is_degenerate(load):
+    model = load("deep_linear")
+    target, _, place = at(model, bvs.SGD(0.01, 8), reference_point(model).position)
+    found = local.non_degeneracy(place, target)
+    assert found.holds is False
+    assert "of the Hessian 9, of 21" in found.note
+    assert "learning coefficient 4.5 for d/2 = 10.5" in found.note
+    assert local.isotropy(place).holds is False
+
+
+@pytest.mark.exact
+def test_the_limit_of_stability_in_the_mean_square(load, x64):
+    """Of Hadamard inputs, x_i^2 = 1: the trace grows by 1 - 2 eta + eta^2 (1 + (d - 1)/B)."""
+    model = load("linear_regression", **HADAMARD)
+    for batch in (1, 8):
+        target, position, place = at(model, bvs.SGD(0.1, batch))
+        limit = step_size.mean_square_limit(model, target, position, batch, place)
+        assert limit == pytest.approx(2 / (1 + 3 / batch), rel=1e-5)
+
+
+@pytest.mark.law
+def test_batch_sharpness_is_a_mean_of_ratios(x64):
+    """With batches of one it is the mean of |x|^2; a ratio of means (the bug) is E r^2|x|^4 / E r^2|x|^2."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(512, 5)) * rng.exponential(size=(512, 1))
+    model = regression(x, rng.normal(size=512))
+    value, error = step_size.batch_sharpness(bvs.Posterior(model), 1, model.unconstrain(model.optimum))
+    squares, residuals = np.sum(x**2, axis=1), np.asarray(model.data["y"]) - x @ np.asarray(model.optimum["w"])
+    mistaken = np.mean(residuals**2 * squares**2) / np.mean(residuals**2 * squares)
+    assert_mean(value, error, expected=squares.mean(), detects=abs(mistaken - squares.mean()))
+
+
+@pytest.mark.law
+def test_products_with_random_signs_estimate_the_same(monkeypatch, x64):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 8)) @ rng.normal(size=(8, 8))
+    model = regression(x, rng.normal(size=64))
+    position = {"w": jnp.asarray(rng.normal(size=8))}
+    dynamics = bvs.SGD(0.1, 4)
+    _, _, exact = at(model, dynamics, position)
+    monkeypatch.setattr(local, "DENSE", 0)
+    monkeypatch.setattr(local, "NUM_PROBES", 20_000)
+    monkeypatch.setattr(local, "hessian_product", lambda t, p, v: v @ exact.hessian)
+    _, _, estimated = at(model, dynamics, position)
+    for entry in (local.isotropy, local.commutation):
+        truth, found = entry(exact), entry(estimated)
+        assert truth.interval[0] == truth.interval[1]
+        error = (found.interval[1] - found.value) / 1.96
+        assert_mean(found.value, error, expected=truth.value, detects=0.1 * truth.value)
+
+
+@pytest.mark.exact
+def test_products_are_those_of_the_matrices(x64):
+    rng = np.random.default_rng(0)
+    model = regression(rng.normal(size=(16, 3)), rng.normal(size=16))
+    target, position, v = bvs.Posterior(model), {"w": jnp.ones(3)}, jnp.asarray([1.0, -2.0, 0.5])
+    place = local.local(target, bvs.Minibatch(batch_size=2), position)
+    np.testing.assert_allclose(local.hessian_product(target, position, v), place.hessian @ v, rtol=1e-10)
+    np.testing.assert_allclose(local.noise_product(target, position, v) / 2, place.noise @ v, rtol=1e-10)
+
+
+@pytest.mark.law
+def test_an_epoch_uses_up_its_noise(load):
+    target, position, _ = at(load("linear_regression", **HADAMARD), bvs.SGD(0.1, 8))
+    shuffled = bvs.Shuffled(batch_size=8)
+    assert path.repetition(target, shuffled, position, 32).value == pytest.approx(0, abs=1e-6)
+    assert path.repetition(target, bvs.Minibatch(batch_size=8), position, 32).holds
+
+
+@pytest.mark.exact
+def test_a_preconditioner_is_judged_in_its_own_coordinates(load):
+    """Adam divides by the noise's standard deviations s: of P^(1/2) C P^(1/2) = diag(s) the relative spread is that of s."""
+    model = load("linear_regression", num_examples=4096)
+    dynamics = bvs.Adam(0.01, 8)
+    target, position, plain = at(model, dynamics)
+    place = local.local(target, dynamics.gradient, position, preconditioner(target, dynamics, position))
+    s = np.sqrt(np.diag(plain.noise))
+    assert local.isotropy(place).value == pytest.approx(s.std() / s.mean(), rel=0.05)
+    assert local.isotropy(plain).value > 1.5 * local.isotropy(place).value
+
+
+@pytest.mark.smoke
+def test_few_chains_have_no_tail_index(load):
+    model = load("linear_regression", **HADAMARD)
+    target, dynamics = bvs.Posterior(model), bvs.SGD(0.1, 8)
+    tree = bvs.simulate(dynamics, target, key=0, num_chains=8, num_draws=4, progress=False)
+    assert tails(target, dynamics, tree, 0) == []
+    assert constancy(target, dynamics, tree).value > 0
+
+
+@pytest.mark.smoke
+def test_it_ends_in_one_sentence_and_a_page(load, tmp_path):
+    model = load("linear_regression", covariance=(1.0, 0.1), prior_scale=30.0, num_examples=64)
+    settings = AuditSettings(num_seeds=400, num_steps=64, models=False, max_seconds=0.1)
+    found = bvs.audit(model, settings=settings, folder=tmp_path, progress=False)
+    content = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert {"assumptions", "repairs", "models", "reason"} <= set(content)
+    assert set(content["assumptions"][0]) == {
+        "name",
+        "statistic",
+        "value",
+        "interval",
+        "null",
+        "margin",
+        "holds",
+        "note",
+    }
+    assert found.reason.startswith("sgd")
+    assert audit_figure(found).axes
+    page = audit_page(found, model, {"path": "m.py", "num_parameters": 2, "num_examples": 64, "config": {}}, "command")
+    assert all(a.name in page for a in found.assumptions)
+    assert audit_table(found).renderables
+
+
+@pytest.mark.smoke
+def test_what_cannot_be_audited_is_refused(load):
+    with pytest.raises(bvs.InputError, match="give an optimiser with noise"):
+        bvs.audit(load("product"), bvs.GradientDescent(0.1), progress=False)
+    with pytest.raises(bvs.InputError, match="no noise at the minimum"):
+        bvs.audit(load("product"), bvs.SGD(0.01, 8), progress=False)
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_the_reason_is_the_smallest_repair(load):
+    """Anisotropic regression: with isotropic noise SGD samples the posterior, and no other repair does it alone."""
+    model = load("linear_regression", covariance=(1.0, 0.3), prior_scale=30.0, num_examples=64)
+    found = bvs.audit(model, settings=AuditSettings(num_seeds=4000, max_seconds=600), progress=False)
+    assert found.comparison.verdict == "mismatch"
+    assert "it would be with isotropy (" in found.reason
+    assert " and " not in found.reason
+    assert {r.assumptions: r.comparison.verdict for r in found.repairs}[("isotropy",)] == "match"
+    assert {m.dynamics: m.verdict for m in found.models}["isotropic Langevin"] == "mismatch"
+    assert {m.dynamics: m.verdict for m in found.models}["second-order anisotropic"] == "match"
+
+
+@pytest.mark.exact
+def test_the_product_with_the_noise_is_centred(x64):
+    """A gradient that all examples share is no noise."""
+    model = regression(np.ones((8, 1)), np.zeros(8))
+    target, position = bvs.Posterior(model), {"w": jnp.asarray([3.0])}
+    assert float(jnp.abs(local.noise_product(target, position, jnp.ones(1)))[0]) < 1e-12
+    assert local.noise_trace(target, bvs.Minibatch(batch_size=1), position) < 1e-12
+    assert jax.tree.leaves(position)
