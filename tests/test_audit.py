@@ -121,14 +121,14 @@ def test_products_with_random_signs_estimate_the_same(monkeypatch, x64):
     dynamics = bvs.SGD(0.1, 4)
     _, _, exact = at(model, dynamics, position)
     monkeypatch.setattr(local, "DENSE", 0)
-    monkeypatch.setattr(local, "NUM_PROBES", 20_000)
+    monkeypatch.setattr(local, "NUM_PROBES", 4000)
     monkeypatch.setattr(local, "hessian_product", lambda t, p, v: v @ exact.hessian)
     _, _, estimated = at(model, dynamics, position)
     for entry in (local.isotropy, local.commutation):
         truth, found = entry(exact), entry(estimated)
         assert truth.interval[0] == truth.interval[1]
         error = (found.interval[1] - found.value) / 1.96
-        assert_mean(found.value, error, expected=truth.value, detects=0.1 * truth.value)
+        assert_mean(found.value, error, expected=truth.value, detects=0.25 * truth.value)
 
 
 @pytest.mark.exact
