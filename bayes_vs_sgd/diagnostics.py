@@ -65,6 +65,14 @@ def mean_error(psi: np.ndarray, independent: bool) -> float:
     return float(np.asarray(array_stats.mcse(psi, chain_axis=0, draw_axis=1, method="mean")))
 
 
+def ratio_of_means(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
+    """Ratio of the means of independent pairs, and its standard error (delta method)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = above.mean() / below.mean()
+        influence = (above - value * below) / below.mean()
+    return float(value), mean_error(influence, True)
+
+
 def bfmi(energy: np.ndarray) -> float:
     """Smallest estimated Bayesian fraction of missing information of the chains: E[(E_t - E_{t-1})^2] / Var E."""
     return float(np.min(np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)))

@@ -10,27 +10,33 @@ SAMPLERS = ("auto", "exact", "grid", "nuts", "mala", "mclmc", "sgld", "rmsprop-s
 
 
 @dataclass(frozen=True)
-class Compare:
-    """What every comparison shares; None means: found from the model."""
+class Ensemble:
+    """How independent runs of an optimiser are made; None means: found from the model."""
 
-    dynamics: tuple[str, ...] = DYNAMICS
-    """Which dynamics are compared; gradient-descent is known too."""
     learning_rate: float | None = None
     """Learning rate of plain SGD; 0.1 over the largest Hessian eigenvalue at the minimum by default."""
     batch_size: int = 8
     """Examples a step."""
-    num_seeds: int = 4000
-    """Independent runs of each dynamics."""
     num_steps: int = 2000
     """Steps at first; doubled until the ensemble is stationary, or cannot be within max_seconds."""
     initial_scale: float | None = None
     """Runs start from prior draws times this; by default the largest of 1, 1/2, 1/4, ... at which plain SGD is stable."""
     objective: Literal["loss", "posterior"] = "loss"
     """What optimisers descend: the loss, or the posterior (with the prior's pull)."""
-    inverse_temperature: float | None = None
-    """Fixes beta; by default it is fitted on half the seeds, and the other half is tested."""
     observables: tuple[str, ...] = ()
     """Observables that decide, instead of the model's primary ones."""
+
+
+@dataclass(frozen=True)
+class Compare(Ensemble):
+    """What every comparison shares; None means: found from the model."""
+
+    dynamics: tuple[str, ...] = DYNAMICS
+    """Which dynamics are compared; gradient-descent is known too."""
+    num_seeds: int = 4000
+    """Independent runs of each dynamics."""
+    inverse_temperature: float | None = None
+    """Fixes beta; by default it is fitted on half the seeds, and the other half is tested."""
     trajectories: tuple[Path, ...] = ()
     """NetCDF files of positions made elsewhere, an array (chain, draw, ...) a site, each compared like a dynamics."""
     controls: bool = True
@@ -40,27 +46,15 @@ class Compare:
 
 
 @dataclass(frozen=True)
-class AuditSettings:
+class AuditSettings(Ensemble):
     """What is audited, and for how long; None means: found from the model."""
 
     dynamics: Literal["sgd", "sgd-shuffled", "sgd-momentum", "adam"] = "sgd"
     """The optimiser."""
-    learning_rate: float | None = None
-    """Learning rate of plain SGD; 0.1 over the largest Hessian eigenvalue at the minimum by default."""
-    batch_size: int = 8
-    """Examples a step."""
     num_seeds: int = 2000
     """Independent runs, of the optimiser and of every repair."""
-    num_steps: int = 2000
-    """Steps at first; doubled until the ensemble is stationary, as long as there is time."""
-    initial_scale: float | None = None
-    """Runs start from prior draws times this; by default the largest of 1, 1/2, 1/4, ... at which plain SGD is stable."""
-    objective: Literal["loss", "posterior"] = "loss"
-    """What the optimiser descends: the loss, or the posterior (with the prior's pull)."""
-    observables: tuple[str, ...] = ()
-    """Observables that decide, instead of the model's primary ones."""
     repairs: bool = True
-    """Repair one assumption at a time and compare again."""
+    """Repair assumptions, all and then fewer, and compare again."""
     models: bool = True
     """Also run the refined models, and see which one describes the run."""
     max_seconds: float = 300.0

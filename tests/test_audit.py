@@ -96,7 +96,7 @@ def test_the_limit_of_stability_in_the_mean_square(load, x64):
     model = load("linear_regression", **HADAMARD)
     for batch in (1, 8):
         target, position, place = at(model, bvs.SGD(0.1, batch))
-        limit = step_size.mean_square_limit(model, target, position, batch, place)
+        limit = step_size.mean_square_limit(target, position, batch, place)
         assert limit == pytest.approx(2 / (1 + 3 / batch), rel=1e-5)
 
 

@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 from scipy import stats
 
 from ..diagnostics import finite_or_none
@@ -78,10 +77,3 @@ def judged(
     elif null - margin <= low and high <= null + margin:
         holds = True
     return Assumption(name, statistic, float(value), (low, high), null, margin, holds, note)
-
-
-def ratio_of_means(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
-    """Ratio of the means of paired independent values, and its standard error (delta method)."""
-    value = above.mean() / below.mean()
-    influence = (above - value * below) / below.mean()
-    return float(value), float(influence.std(ddof=1) / np.sqrt(len(influence)))

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -107,16 +107,13 @@ def audit(
     name = settings.dynamics if dynamics is None else repr(dynamics.factory)
     shared = {k: getattr(settings, k) for k in Compare.__dataclass_fields__ if k in AuditSettings.__dataclass_fields__}
     compared = Compare(**shared | {"dynamics": (name,), "controls": False})
-    if dynamics is None:
-        found = Study(model, compared).dynamics(name)
-        assert isinstance(found, Optimizer)  # by the names that are allowed
-        dynamics = found
-    else:
+    if dynamics is not None:
         batch = dynamics.batch_size or settings.batch_size
         compared = replace(compared, learning_rate=float(dynamics.step_time), batch_size=batch)
+    study = Study(model, compared, key, folder, progress, {} if dynamics is None else {name: Walk(dynamics)})
+    dynamics = cast(Optimizer, study.dynamics(name))
     if not isinstance(dynamics, Optimizer) or isinstance(dynamics.gradient, FullBatch):
         raise InputError(f"audit of {name}: give an optimiser with noise, such as SGD(0.05, batch_size=8)")
-    study = Study(model, compared, key, folder, progress, {name: Walk(dynamics)})
     if study.theory is None:
         raise InputError("the gradients have no noise at the minimum: there is no temperature, and nothing to audit")
     deadline = started + settings.max_seconds
@@ -139,17 +136,19 @@ def audit(
 def assumptions(study: Study, name: str, dynamics: Optimizer) -> list[Assumption]:
     """Hold every assumption against the model at its minimum, and against the run where enough chains are left."""
     tree, _ = study.trees[name]
-    left = int(final_positions(tree)[1].sum())
-    found = [*at_the_minimum(study, dynamics), *(over_the_law(study, tree, dynamics) if left >= ENSEMBLE else [])]
+    target, position = study.target(study.scale), study.minimum.position
+    dynamics.gradient.check(study.model)
+    place = local.local(target, dynamics.gradient, position, preconditioner(target, dynamics, position), study.seed)
+    found = at_the_minimum(study, dynamics, place)
+    if final_positions(tree)[1].sum() >= ENSEMBLE:
+        found += over_the_law(study, tree, dynamics, place)
     return sorted(found, key=lambda a: ORDER.index(a.name))
 
 
-def at_the_minimum(study: Study, dynamics: Optimizer) -> list[Assumption]:
+def at_the_minimum(study: Study, dynamics: Optimizer, place: local.Local) -> list[Assumption]:
     """What the Hessian and the gradients of the examples say at the empirical minimum."""
     target, gradient, position = study.target(study.scale), dynamics.gradient, study.minimum.position
-    gradient.check(study.model)
     rate, momentum = rate_and_momentum(dynamics)
-    place = local.local(target, gradient, position, preconditioner(target, dynamics, position), study.seed)
     found = [local.central_limit(target, gradient, position, study.seed), local.isotropy(place)]
     found += [local.commutation(place), small_steps(place, rate, momentum)]
     if place.hessian is not None:
@@ -163,15 +162,14 @@ def at_the_minimum(study: Study, dynamics: Optimizer) -> list[Assumption]:
     return found
 
 
-def over_the_law(study: Study, tree: xr.DataTree, dynamics: Optimizer) -> list[Assumption]:
+def over_the_law(study: Study, tree: xr.DataTree, dynamics: Optimizer, place: local.Local) -> list[Assumption]:
     """What the ensemble and its next steps say."""
     target, gradient, (rate, _) = study.target(study.scale), dynamics.gradient, rate_and_momentum(dynamics)
     found = [*tails(target, dynamics, tree, study.seed), constancy(target, dynamics, tree)]
     found.append(path.stationarity(tree, list(study.chosen)))
     if is_plain(dynamics) and dynamics.objective == "loss":
-        found.append(path.fluctuation_dissipation(target, gradient, rate, ended(tree), study.seed))
+        found.append(path.fluctuation_dissipation(target, gradient, rate, path.ended(tree), study.seed))
         if study.model.num_parameters <= MOST_PATHS:
-            place = local.local(target, gradient, study.minimum.position)
             paths = path.continued(dynamics, target, tree, study.seed + 3)
             found.append(path.anomalous_diffusion(paths, place, rate))
             found += [path.current(paths, place, rate)] if len(place.modes()[0]) > 1 else []
@@ -186,12 +184,6 @@ def is_plain(dynamics: Optimizer) -> bool:
 def rate_and_momentum(dynamics: Optimizer) -> tuple[float, float]:
     """Learning rate and momentum."""
     return float(dynamics.step_time), float(dynamics.hyperparameters.get("momentum", 0.0))
-
-
-def ended(tree: xr.DataTree) -> dict[str, jnp.ndarray]:
-    """Final positions of the chains that are not lost."""
-    positions, kept = final_positions(tree)
-    return {k: jnp.asarray(v[kept]) for k, v in positions.items()}
 
 
 def preconditioner(target: Posterior, dynamics: Optimizer, position: dict) -> np.ndarray | None:
@@ -210,7 +202,7 @@ def tails(target: Posterior, dynamics: Optimizer, tree: xr.DataTree, seed: int) 
     _, kept = final_positions(tree)
     if kept.sum() < SMALLEST:
         return []
-    positions, sites, drawn = ended(tree), sorted(name for name, _ in target.model.latents), tree["posterior"]
+    positions, sites, drawn = path.ended(tree), sorted(name for name, _ in target.model.latents), tree["posterior"]
     if set(sites) <= set(drawn.data_vars):  # the second half of every chain
         half = drawn.sizes["draw"] // 2
         values = {k: np.asarray(drawn[k].values)[kept, half:] for k in sites}
@@ -234,7 +226,7 @@ def tails(target: Posterior, dynamics: Optimizer, tree: xr.DataTree, seed: int) 
 
 def constancy(target: Posterior, dynamics: Optimizer, tree: xr.DataTree) -> Assumption:
     """Relative standard deviation of tr C over the law: a temperature needs noise of one size."""
-    positions = ended(tree)
+    positions = path.ended(tree)
     chosen = {k: v[:NUM_PLACES] for k, v in positions.items()}
     traces = np.array(
         [

@@ -142,19 +142,22 @@ def batch_size_of(gradient: Gradient) -> float | None:
 
 
 def noise_samples(target: Posterior, gradient: Gradient, position: Position, seed: int, num_draws: int) -> np.ndarray:
-    """Gradients drawn at a position less the mean gradient, one a row; the place in an epoch is drawn afresh each time."""
+    """Gradients drawn at a position less the mean gradient, one a row; each at the beginning of an epoch."""
     draws = _noise_samples(target, gradient, position, jax.random.key(seed), num_draws)
     return np.asarray(draws, float) - np.asarray(target.flat(jax.grad(target.model.loss)(position)), float)
 
 
 @eqx.filter_jit
 def _noise_samples(target, gradient, position, key, num_draws):
-    def draw(key):
-        key_state, key_draw = jax.random.split(key)
-        state = gradient.init(target.model.num_examples, key_state)
-        return target.flat(gradient.estimate(target, key_draw, state, position)[0])
+    keys = jax.random.split(key, num_draws)
+    return jax.lax.map(lambda key: drawn(target, gradient, position, key), keys, batch_size=256)
 
-    return jax.lax.map(draw, jax.random.split(key, num_draws), batch_size=256)
+
+def drawn(target: Posterior, gradient: Gradient, position: Position, key: Array) -> Float[Array, " d"]:
+    """One gradient at a position, at the beginning of an epoch."""
+    key_state, key_draw = jax.random.split(key)
+    state = gradient.init(target.model.num_examples, key_state)
+    return target.flat(gradient.estimate(target, key_draw, state, position)[0])
 
 
 def noise_covariance(
@@ -237,8 +240,9 @@ def central_limit(target: Posterior, gradient: Gradient, position: Position, see
         else:
             along, batch = noise_samples(target, gradient, position, seed, num_draws(target)) @ directions.T, 1.0
     else:
-        rows, batch = noise_rows(target, gradient, position, seed)
-        if not sampled:  # normal weights on the examples make another law than a batch
+        if sampled:
+            rows, batch = noise_rows(target, gradient, position)
+        else:  # normal weights on the examples make another law than a batch
             rows, batch = noise_samples(target, gradient, position, seed, num_draws(target)), 1.0
         _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
         share = np.cumsum(sizes**2) / max(np.sum(sizes**2), np.finfo(float).tiny)

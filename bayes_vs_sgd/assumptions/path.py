@@ -20,15 +20,16 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from ..comparison.stationarity import hopeless, unsettled
+from ..diagnostics import ratio_of_means
 from ..dynamics.base import Dynamics
 from ..dynamics.gradients import Gradient
 from ..model import Position
 from ..posterior import Posterior
 from ..results import final_positions
 from ..simulate import simulate
-from ..theory.quadratic import continuous_covariance, stationary_covariance
-from .assumption import Assumption, judged, measured, ratio_of_means
-from .local import COMMUTATION, Local
+from ..theory.quadratic import production_rate
+from .assumption import Assumption, judged, measured
+from .local import COMMUTATION, Local, drawn
 
 BALANCE, EXPONENT, REPETITION = 0.1, 0.1, 0.1
 """Margins: of the ratio of the two sides, of an exponent, of a ratio of variances."""
@@ -53,14 +54,18 @@ def _both_sides(target, gradient, positions, key):
 
     def one(given):
         position, key = given
-        key_state, key_draw = jax.random.split(key)
-        state = gradient.init(target.model.num_examples, key_state)
-        drawn = target.flat(gradient.estimate(target, key_draw, state, position)[0])
+        kick = drawn(target, gradient, position, key)
         slope = target.flat(jax.grad(target.model.loss)(position))
-        return (target.flat(position) - center) @ slope, drawn @ drawn
+        return (target.flat(position) - center) @ slope, kick @ kick
 
     keys = jax.random.split(key, len(jax.tree.leaves(positions)[0]))
     return jax.lax.map(one, (positions, keys), batch_size=256)
+
+
+def ended(tree: xr.DataTree) -> Position:
+    """Final positions of the chains that are not lost."""
+    positions, kept = final_positions(tree)
+    return {k: jnp.asarray(v[kept]) for k, v in positions.items()}
 
 
 def noise_over_the_law(target: Posterior, gradient: Gradient, positions: Position, seed: int = 0) -> np.ndarray:
@@ -72,10 +77,7 @@ def noise_over_the_law(target: Posterior, gradient: Gradient, positions: Positio
 def _noise(target, gradient, positions, key):
     def one(given):
         position, key = given
-        key_state, key_draw = jax.random.split(key)
-        state = gradient.init(target.model.num_examples, key_state)
-        drawn, _ = gradient.estimate(target, key_draw, state, position)
-        return target.flat(drawn) - target.flat(jax.grad(target.model.loss)(position))
+        return drawn(target, gradient, position, key) - target.flat(jax.grad(target.model.loss)(position))
 
     keys = jax.random.split(key, len(jax.tree.leaves(positions)[0]))
     return jax.lax.map(one, (positions, keys), batch_size=256)
@@ -83,32 +85,22 @@ def _noise(target, gradient, positions, key):
 
 def continued(dynamics: Dynamics, target: Posterior, tree: xr.DataTree, seed: int, most: int = 512) -> np.ndarray:
     """Positions (chain, step, d) of some chains of an ensemble over the next steps, as vectors."""
-    positions, kept = final_positions(tree)
-    chosen = np.flatnonzero(kept)[:most]
-    values = jax.vmap(target.model.constrain)({k: jnp.asarray(v[chosen]) for k, v in positions.items()})
+    values = jax.vmap(target.model.constrain)({k: v[:most] for k, v in ended(tree).items()})
     more = simulate(
-        dynamics, target, key=seed, num_chains=len(chosen), num_steps=2 * LAGS[-1], num_draws=2 * LAGS[-1],
+        dynamics, target, key=seed, num_chains=len(next(iter(values.values()))), num_steps=2 * LAGS[-1], num_draws=2 * LAGS[-1],
         initial={k: np.asarray(v) for k, v in values.items()}, observables=["loss"], record_positions=True, progress=False,
     )  # fmt: skip
-    parts = [np.asarray(more["posterior"][name].values, float) for name in sorted(positions)]
+    parts = [
+        np.asarray(more["posterior"][name].values, float) for name in sorted(name for name, _ in target.model.latents)
+    ]
     return np.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], axis=2)
 
 
-def diffusion(place: Local, learning_rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Curvatures, D = (eta/2) C and its basis, in the directions that are not flat."""
+def linearised(place: Local) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Curvatures, noise and basis of the directions that are not flat."""
     values, vectors = place.modes()
     assert place.noise is not None  # so are the modes
-    return values, learning_rate / 2 * vectors.T @ place.noise @ vectors, vectors
-
-
-def entropy_production(place: Local, learning_rate: float) -> float | None:
-    """Entropy production rate of the linearised process over its relaxation rate tr K; None where D is singular."""
-    values, spread, _ = diffusion(place, learning_rate)
-    if not np.linalg.cond(spread) < 1e10:
-        return None
-    drift = np.diag(values)
-    covariance = 2 * spread / (values[:, None] + values)
-    return float(np.trace(np.linalg.solve(spread, drift @ covariance @ drift)) - values.sum()) / float(values.sum())
+    return values, vectors.T @ place.noise @ vectors, vectors
 
 
 def current(paths: Float[np.ndarray, "chain step d"], place: Local, learning_rate: float) -> Assumption:
@@ -116,8 +108,8 @@ def current(paths: Float[np.ndarray, "chain step d"], place: Local, learning_rat
 
     The unit is (h_x + h_y) sqrt(S_xx S_yy), with the covariance of the trajectories.
     """
-    values, spread, vectors = diffusion(place, learning_rate)
-    covariance = 2 * spread / (values[:, None] + values)
+    values, noise, vectors = linearised(place)
+    spread, covariance = learning_rate / 2 * noise, learning_rate * noise / (values[:, None] + values)
     circulation = values[:, None] * covariance - spread
     left, _, right = np.linalg.svd(circulation)
     u, v = left[:, 0], right[0]
@@ -130,8 +122,9 @@ def current(paths: Float[np.ndarray, "chain step d"], place: Local, learning_rat
     predicted = 2 * u @ circulation @ v / unit
     value, error = areas.mean() / unit, areas.std(ddof=1) / np.sqrt(len(areas)) / unit
     note = f"by linear theory {predicted:.3f}"
-    produced = entropy_production(place, learning_rate)
-    note += "" if produced is None else f"; entropy production {produced:.3g} of tr H"
+    if np.linalg.cond(spread) < 1e10:
+        produced = production_rate(np.diag(values), covariance, spread) / values.sum()
+        note += f"; entropy production {produced:.3g} of tr H"
     return measured("no currents", "area swept, relative", value, error, 0.0, COMMUTATION, note)
 
 
@@ -143,12 +136,13 @@ def anomalous_diffusion(paths: Float[np.ndarray, "chain step d"], place: Local, 
     mean = squares.mean(axis=0)
     value = weights @ np.log(mean)
     error = float((squares @ (weights / mean)).std(ddof=1) / np.sqrt(len(squares)))
-    values, vectors = place.modes()
-    assert place.noise is not None  # so are the modes
-    noise, sharp = vectors.T @ place.noise @ vectors, np.diag(values)
-    stable = learning_rate * values[-1] < 2
-    law = (stationary_covariance if stable else continuous_covariance)(sharp, noise, learning_rate)
-    null = [2 * np.sum(np.diag(law) * (1 - (1 - learning_rate * values) ** k)) for k in LAGS]
+    values, noise, _ = linearised(place)
+    friction = 2 * values - learning_rate * values**2 * (
+        learning_rate * values[-1] < 2
+    )  # of the steps, else of the equation
+    null = [
+        2 * np.sum(learning_rate * np.diag(noise) / friction * (1 - (1 - learning_rate * values) ** k)) for k in LAGS
+    ]
     expected = float(weights @ np.log(null))
     note = f"exponent {value:.3f} where a linear process has {expected:.3f}"
     statistic = "exponent of the displacement less the linear one's"
@@ -173,8 +167,8 @@ def _epochs(target, gradient, position, num_steps, key):
 
         def step(carry, key):
             state, total, square = carry
-            drawn, state = gradient.estimate(target, key, state, position)
-            noise = target.flat(drawn) - mean
+            found, state = gradient.estimate(target, key, state, position)
+            noise = target.flat(found) - mean
             return (state, total + noise, square + noise @ noise), None
 
         start = (state, jnp.zeros_like(mean), jnp.zeros(()))

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from ..comparison import verdict as rules
@@ -48,7 +47,7 @@ def refined_models(study: Study, dynamics: Optimizer) -> dict[str, Dynamics]:
         return {"RMSprop's equation": RMSpropFlow(rate, batch, decay, eps)}
     if rule != "sgd":
         return {}
-    white = WhiteNoise(np.sqrt(2 * (1 - momentum) / (rate * study.scale)))
+    white = WhiteNoise.heating(study.scale, rate, momentum)
     isotropic: dict[str, Dynamics] = {"isotropic Langevin": StochasticGradientFlow(rate / (1 - momentum), white, 1)}
     if momentum:
         return isotropic | {"underdamped, anisotropic": MomentumFlow(rate, momentum, noise, 1)}

@@ -1,4 +1,4 @@
-r"""Which assumption is to blame? Repair one at a time and compare again.
+"""Which assumption is to blame? Repair all, then fewer and fewer, then one at a time, and compare again.
 
 A repair makes one assumption hold and leaves the others: another noise of the same size, half the step at the same temperature,
 the prior in what is descended, a start from the posterior. With all of them the dynamics is Langevin dynamics, whose law is the
@@ -82,27 +82,25 @@ def repaired(study: Study, dynamics: Optimizer, names: Iterable[str], start: dic
     names, settings = set(names), dict[str, Any](dynamics.hyperparameters) | dict(dynamics.options)
     gradient, rate = dynamics.gradient, float(dynamics.step_time)
     factory: Any = dynamics.factory.function
-    walk = Walk(dynamics)
+    longer = 1
     if "update rule" in names:
         import optax
 
         factory, rate, settings = optax.sgd, study.learning_rate, {}
     batch = getattr(gradient, "batch_size", None)
     if "small learning rate" in names:
-        rate, batch = rate / 2, batch // 2 if batch else batch
-        walk = replace(walk, longer=2)
-    friction = 1 - float(settings.get("momentum", 0.0))
-    heat = np.sqrt(2 * friction / (rate * study.scale))  # of noise at the reference temperature
+        rate, batch, longer = rate / 2, batch // 2 if batch else batch, 2
+    momentum = float(settings.get("momentum", 0.0))
     if "isotropy" in names:
-        gradient = WhiteNoise(heat)
+        gradient = WhiteNoise.heating(study.scale, rate, momentum)
     else:
         gradient = _with_batch(gradient, batch, "independent batches" in names, "central limit" in names)
         if "non-degeneracy" in names:
-            gradient = WhiteNoise(heat, gradient)
+            gradient = WhiteNoise.heating(study.scale, rate, momentum, gradient)
     objective = "posterior" if "prior" in names else dynamics.objective
     settings |= {"learning_rate": np.asarray(rate)}
     made = Optimizer(factory, sampling=gradient, objective=objective, **settings)
-    return replace(walk, dynamics=made, initial=start if "stationarity" in names else None)
+    return Walk(made, start if "stationarity" in names else None, longer)
 
 
 def _with_batch(gradient: Gradient, batch: Any, independent: bool, gaussian: bool) -> Gradient:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from scipy.optimize import bisect
 
 from ..dynamics.gradients import Minibatch
-from ..model import Model, Position
+from ..model import Position
 from ..posterior import Posterior
 from .assumption import Assumption, judged
 from .local import Local
@@ -48,7 +48,7 @@ def stability(
     target: Posterior, batch_size: int, learning_rate: float, position: Position, place: Local
 ) -> Assumption | None:
     """Learning rate over the mean-square limit, which must be below 1; None where the limit is too dear."""
-    limit = mean_square_limit(target.model, target, position, batch_size, place)
+    limit = mean_square_limit(target, position, batch_size, place)
     if limit is None:
         return None
     value = learning_rate / limit
@@ -59,11 +59,9 @@ def stability(
     )
 
 
-def mean_square_limit(
-    model: Model, target: Posterior, position: Position, batch_size: int, place: Local
-) -> float | None:
+def mean_square_limit(target: Posterior, position: Position, batch_size: int, place: Local) -> float | None:
     """Largest learning rate at which the second moments stay bounded, in the directions that curve."""
-    size, number = model.num_parameters, model.num_examples
+    size, number = target.model.num_parameters, target.model.num_examples
     if place.hessian is None or number * size**2 > MOST_NUMBERS:
         return None
     hessians = np.asarray(_example_hessians(target, position), float)

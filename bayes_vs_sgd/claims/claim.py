@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..diagnostics import ratio_of_means
 from ..errors import InputError, nearest
 
 Z = 4.0
@@ -126,9 +127,8 @@ def ratio(
 ) -> Reading:
     """Reading of sum over sum, of the sums of independent chains and their weights; its error by the delta method."""
     sums, weights = np.asarray(sums, float), np.asarray(weights, float)
-    value = sums.sum() / weights.sum()
-    error = np.std(sums - value * weights, ddof=1) / np.sqrt(weights.size) / weights.mean()
-    return Reading(name, float(predicted), float(value), float(error), tolerance, float(mistake))
+    value, error = ratio_of_means(sums, weights)
+    return Reading(name, float(predicted), value, error, tolerance, float(mistake))
 
 
 def squared_deviations(first: np.ndarray, second: np.ndarray) -> np.ndarray:

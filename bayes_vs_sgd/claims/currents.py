@@ -10,7 +10,7 @@ from ..model import Model
 from ..observables import observable
 from ..posterior import Posterior
 from ..simulate import simulate
-from ..theory.quadratic import continuous_covariance, stationary_covariance
+from ..theory.quadratic import continuous_covariance, production_rate, stationary_covariance
 from .chains import stationary
 from .claim import Reading, claim, mean, ratio
 from .programs import quadratic, regression
@@ -37,7 +37,7 @@ def entropy_production(seed: int) -> list[Reading]:
         exact = covariance[0, 1] * (curvatures[0] - curvatures[1])
         readings.append(mean(f"area rate at h {curvatures}", exact, areas, mistake=0.0))
         diffusion = eta / 2 * noise
-        rate = production(hessian, covariance, diffusion)
+        rate = production_rate(hessian, covariance, diffusion)
         whole = fitted_production(now, then, eta)
         parts = [
             fitted_production(np.delete(now, rows, axis=0), np.delete(then, rows, axis=0), eta)
@@ -50,14 +50,9 @@ def entropy_production(seed: int) -> list[Reading]:
         readings.append(Reading(f"production at h {curvatures}, eta {eta}", rate, value, float(error), 0.0, rate / 2))
         closed = diffusion[0, 1] ** 2 * (curvatures[0] - curvatures[1]) ** 2
         closed /= sum(curvatures) * np.linalg.det(diffusion)
-        limit = production(hessian, continuous_covariance(hessian, noise, eta), diffusion)
+        limit = production_rate(hessian, continuous_covariance(hessian, noise, eta), diffusion)
         readings.append(Reading(f"closed form at h {curvatures}", closed, limit, 0.0, 1e-9 * closed, rate))
     return readings
-
-
-def production(drift: np.ndarray, covariance: np.ndarray, diffusion: np.ndarray) -> float:
-    """Entropy production tr(D^{-1} K S K') - tr K of dX = -K X dt + sqrt(2 D) dW."""
-    return float(np.trace(np.linalg.solve(diffusion, drift @ covariance @ drift.T)) - np.trace(drift))
 
 
 def fitted_production(now: np.ndarray, then: np.ndarray, eta: float) -> float:
@@ -67,7 +62,7 @@ def fitted_production(now: np.ndarray, then: np.ndarray, eta: float) -> float:
     drift = (np.eye(len(step)) - step) / eta
     residual = then - now @ step.T
     diffusion = residual.T @ residual / len(now) / (2 * eta)
-    return production(drift, now.T @ now / len(now), diffusion)
+    return production_rate(drift, now.T @ now / len(now), diffusion)
 
 
 @claim(

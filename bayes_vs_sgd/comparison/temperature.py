@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..curvature import gradient_noise
+from ..diagnostics import ratio_of_means
 from ..dynamics.base import Dynamics
 from ..dynamics.gradients import Shuffled
 from ..dynamics.optimizers import Optimizer
@@ -40,10 +41,7 @@ class SteinTerms:
 
     def scale(self) -> tuple[float, float]:
         """Return n beta and its standard error (delta method, independent seeds)."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            value = self.prior.mean() / self.loss.mean()
-            residual = (self.prior - value * self.loss) / self.loss.mean()
-        return float(value), float(residual.std(ddof=1) / np.sqrt(len(residual)))
+        return ratio_of_means(self.prior, self.loss)
 
     def subset(self, rows: Any) -> "SteinTerms":
         """Take some seeds."""

@@ -37,6 +37,13 @@ class WhiteNoise(NoisyGradient):
         self.standard_deviation = hyperparameter("standard_deviation", standard_deviation)
         self.gradient = FullBatch() if gradient is None else gradient
 
+    @classmethod
+    def heating(
+        cls, scale: float, learning_rate: float, momentum: float = 0.0, gradient: Gradient | None = None
+    ) -> "WhiteNoise":
+        """The noise at which SGD has the temperature 1/scale: s^2 = 2 (1 - mu) / (eta scale)."""
+        return cls(np.sqrt(2 * (1 - momentum) / (learning_rate * scale)), gradient)
+
     def check(self, model: Model) -> None:
         """Refuse what the gradient refuses."""
         self.gradient.check(model)

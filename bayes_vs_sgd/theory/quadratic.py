@@ -72,6 +72,13 @@ def continuous_covariance(
     return np.linalg.solve(operator, float(learning_rate) / batch_size * noise.ravel()).reshape(hessian.shape)
 
 
+def production_rate(
+    drift: Float[np.ndarray, "d d"], covariance: Float[np.ndarray, "d d"], diffusion: Float[np.ndarray, "d d"]
+) -> float:
+    """Entropy production tr(D^{-1} K S K') - tr K of dX = -K X dt + sqrt(2 D) dW, zero under detailed balance."""
+    return float(np.trace(np.linalg.solve(diffusion, drift @ covariance @ drift.T)) - np.trace(drift))
+
+
 def _matrices(hessian: np.ndarray | float, noise: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
     """Both as square float64 matrices; numbers become 1 by 1."""
     hessian, noise = (np.atleast_2d(np.asarray(m, float)) for m in (hessian, noise))
