@@ -1,9 +1,12 @@
 """The controls that a comparison must classify: where SGD is Bayesian and where it is not."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.comparison.temperature import stein_terms
 from bayes_vs_sgd.curvature import example_gradients
 from bayes_vs_sgd.settings import Compare
 
@@ -23,9 +26,39 @@ def test_full_batch_langevin_dynamics_matches(load, tmp_path):
     assert found.stationary
     assert found.verdicts == {"function": "match", "geometry": "match", "off_data": "match"}
     beta = found.inverse_temperature
-    # The Euler step of eta n beta h = .05 makes the sharpest mode 1/(1 - .05/2) as hot, the others less.
-    bias, error = 0.025 * beta["used"], beta["fitted_standard_error"]
-    assert -4 * error - bias < beta["fitted"] - beta["used"] < 4 * error
+    expected, error = euler_inverse_temperature(load("deep_linear"), settings)
+    assert 0.95 * beta["used"] < expected < 0.98 * beta["used"]  # twenty times the error of ignoring the step
+    assert beta["fitted"] == pytest.approx(expected, abs=4 * np.hypot(error, beta["fitted_standard_error"]))
+
+
+def euler_inverse_temperature(model, settings):
+    """What Stein's identity fits to Langevin's own law of step eps, to first order, and its standard error.
+
+    E_eps f = E f + eps Cov(f, |grad U|^2/4 - tr U''/2), U = -log p: with the generator's second term A f = f_ij U_i U_j/2 -
+    U_i d_i f_jj + f_iijj/2, E[A f] = E[f_ij U_ij]/2 = E[grad f . grad (|grad U|^2/2 - tr U'')]/2 by parts.
+    """
+    study = bvs.Study(model, Compare(dynamics=("sgld",), **settings))
+    target, step = study.target(study.scale), study.dynamics("sgld").step_size
+    wanted = {"num_chains": 64, "num_draws": 400, "num_warmup": 200, "record_positions": True, "progress": False}
+    draws = bvs.simulate(model.exact_sampler, target, key=1, **wanted)["posterior"].to_dataset()
+    positions = {name: jnp.asarray(draws[name].values.reshape(-1, *shape)) for name, shape in model.latents}
+
+    @jax.jit
+    def weight(position):
+        vector = target.flat(position)
+        gradient = jax.grad(lambda v: -target.log_density(target.unflat(v)))
+        return jnp.sum(gradient(vector) ** 2) / 4 - jnp.trace(jax.jacfwd(gradient)(vector)) / 2
+
+    weights = np.asarray(jax.lax.map(weight, positions, batch_size=256), float).reshape(64, -1)
+    terms = stein_terms(target, positions)["loss"]
+    above, below = terms.prior.reshape(64, -1), terms.loss.reshape(64, -1)
+
+    def fitted(kept):
+        shift = float(step) * (weights[kept] - weights[kept].mean())
+        return np.mean(above[kept] * (1 + shift)) / np.mean(below[kept] * (1 + shift)) / model.num_examples
+
+    without = [fitted(np.arange(64) != chain) for chain in range(64)]
+    return fitted(slice(None)), np.sqrt(63 * np.var(without))
 
 
 def test_sgd_on_isotropic_regression_matches_at_the_theoretical_temperature(load, tmp_path):

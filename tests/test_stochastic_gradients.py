@@ -15,6 +15,7 @@ from ensembles import time_averages
 from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.dynamics import sgmcmc
 
 NUM_EXAMPLES, BATCH = 16, 4
 SCALES = np.array([1.0, 3.0])
@@ -88,7 +89,7 @@ def stationary_variance(sampler, target, moving, monkeypatch, bug=None):
     def step(z, xi):
         parts = {name: {"theta": part} for name, part in zip(moving, jnp.split(z, len(moving)), strict=True)}
         with monkeypatch.context() as patch:
-            patch.setattr(jax.random, "normal", lambda key, shape: xi)
+            patch.setattr(sgmcmc, "near_normals", lambda key, count: xi)
             moved, _ = sampler.step(target, jax.random.key(0), state._replace(**parts))
         return jnp.concatenate([getattr(moved, name)["theta"] for name in moving])
 
@@ -123,7 +124,7 @@ def test_a_step_of_the_thermostat_is_its_formula(double, monkeypatch):
     theta, momentum, xi = np.array([0.3, -0.4]), np.array([1.5, 0.2]), np.array([0.7, -1.1])
     state = sampler.init(double, jax.random.key(0), {"theta": jnp.asarray(theta)})
     state = state._replace(momentum={"theta": jnp.asarray(momentum)})
-    monkeypatch.setattr(jax.random, "normal", lambda key, shape: jnp.asarray(xi))
+    monkeypatch.setattr(sgmcmc, "near_normals", lambda key, count: jnp.asarray(xi))
     step = jax.jit(lambda f: sampler.step(double, jax.random.key(0), state._replace(thermostat=f))[0])
     kicked = momentum - h * H * theta
     heat = h / 2 * (np.mean(kicked**2) - 1)

@@ -13,10 +13,11 @@ from ..posterior import Posterior
 from .base import hyperparameter
 from .gradients import FullBatch, Gradient
 from .noise import NoisyGradient
+from .words import near_normals
 
 
 class WhiteNoise(NoisyGradient):
-    r"""A gradient plus N(0, s^2 I), s the same everywhere.
+    r"""A gradient plus noise of covariance s^2 I, s the same everywhere, normal up to its fourth moment (``near_normals``).
 
     On the full batch SGD with it is Langevin dynamics at the temperature :math:`\eta s^2 / 2`, to first order in eta. On
     another gradient it adds :math:`\delta I` to the noise that is there, so that no direction is without.
@@ -60,7 +61,7 @@ class WhiteNoise(NoisyGradient):
         """The gradient and a random vector."""
         key, key_noise = jax.random.split(key)
         gradient, state = self.gradient.estimate(target, key, state, position)
-        noise = self.standard_deviation * jax.random.normal(key_noise, (target.model.num_parameters,))
+        noise = self.standard_deviation * near_normals(key_noise, target.model.num_parameters)
         return jax.tree.map(jnp.add, gradient, target.unflat(noise)), state
 
     def refined(self, substeps: int) -> "WhiteNoise":
