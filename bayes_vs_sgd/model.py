@@ -21,6 +21,10 @@ from .errors import InputError
 from .function import Function
 from .layout import batched_like
 
+if jax.config.values["jax_default_matmul_precision"] is None:
+    # GPUs would round the factors of float32 products to 11 bits: ranks and residuals would depend on the machine.
+    jax.config.update("jax_default_matmul_precision", "highest")
+
 EXAMPLES = "examples"
 Position = dict[str, Array]
 

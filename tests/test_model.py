@@ -1,5 +1,9 @@
 """A program that fulfils the contract is honoured to the letter: its density, losses, predictions and observables."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -218,3 +222,12 @@ def test_an_observation_that_cannot_be_left_out_is_passed_on(program, names):
     model = bvs.Model(program, data={name: DATA[name] for name in names})
     tree = bvs.simulate(bvs.SGD(0.1, 2), bvs.Posterior(model), key=0, num_steps=3, progress=False)
     assert tree["posterior"]["prediction_seen"].shape == (4, 3, 4, 1)
+
+
+@pytest.mark.smoke
+def test_products_are_of_full_precision_on_every_device_unless_the_user_decides():
+    assert jax.config.values["jax_default_matmul_precision"] == "highest"
+    program = "import jax, bayes_vs_sgd as bvs; bvs.Model; print(jax.config.values['jax_default_matmul_precision'])"
+    chosen = os.environ | {"JAX_DEFAULT_MATMUL_PRECISION": "tensorfloat32"}
+    done = subprocess.run([sys.executable, "-c", program], env=chosen, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "tensorfloat32"
