@@ -27,16 +27,24 @@ def hessian(model: Model, position: Position) -> Float[Array, "d d"]:
 
 
 @eqx.filter_jit
-def hessian_eigenvalues(model: Model, position: Position, num_lanczos: int = 40) -> Float[Array, " k"]:
-    """Eigenvalues of the Hessian of L, ascending: all of them up to 2,000 parameters, else the Lanczos ones (matfree)."""
+def hessian_eigenvalues(
+    model: Model, position: Position, num_lanczos: int = 40, dense: int = DENSE
+) -> Float[Array, " k"]:
+    """Eigenvalues of the Hessian of L, ascending: all of them up to ``dense`` parameters, else the Lanczos ones (matfree)."""
     vector, unravel = ravel_pytree(position)
-    if vector.size <= DENSE:
+    if vector.size <= dense:
         return jnp.linalg.eigvalsh(hessian(model, position))
     gradient = jax.grad(lambda v: model.loss(unravel(v)))
     lanczos = eig.eigh_partial(decomp.tridiag_sym(num_lanczos))
     start = jax.random.normal(jax.random.key(0), vector.shape)
-    values, _ = lanczos(lambda v: jax.jvp(gradient, (vector,), (v,))[1], start)
-    return jnp.sort(values)
+
+    def product(v):
+        return jax.jvp(gradient, (vector,), (v,))[1]
+
+    values, _ = lanczos(product, start)
+    return jnp.where(
+        jnp.any(product(start) != 0), jnp.sort(values), 0.0
+    )  # nothing is spanned by a Hessian that vanishes
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ DIVERGING = 1e-3
 FEWEST_DRAWS = 8
 LEFT_OUT = 1 / 3
 """Share of the draws of a measurement before the law is taken to be reached."""
+RELAXED = 3.0
+"""Relaxation times of the prior that a run takes at least: what is left out is then one of them."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class LearningCoefficient:
     Parameters
     ----------
     value, standard_error, interval
-        Monte Carlo error alone; the 95 % interval is wider by the discretisation error where there is one.
+        Monte Carlo error alone; the 95 % interval is wider by the transient and by the discretisation error.
     rhat, ess
         The worse of n beta L and of the scale of the weights.
     baseline, other_baseline
@@ -49,9 +51,10 @@ class LearningCoefficient:
     finite_n_reference
         The exact n beta (E[L] - L(w*)) at this n, where the model knows it.
     error_budget
-        ``monte_carlo`` (standard error), ``discretisation`` (what is left of a step size's bias), ``localisation`` (change
-        from gamma to gamma/10), ``finite_n`` (lambda less the exact finite-n value, or less the estimate) and ``baseline``
-        (change with the other baseline); None: not known, 0: none.
+        ``monte_carlo`` (standard error), ``transient`` (what chains that have not converged still move by),
+        ``discretisation`` (what is left of a step size's bias), ``localisation`` (change from gamma to gamma/10), ``finite_n``
+        (lambda less the exact finite-n value, or less the estimate) and ``baseline`` (change with the other baseline); None:
+        not known, 0: none.
     divergence_rate
         Share of diverging transitions, of samplers that know of them.
     sampler, settings, second
@@ -98,6 +101,8 @@ class Chains:
     num_gradients: float = 0.0
     step_sizes: np.ndarray | None = None
     """Of each chain, where they differ."""
+    relaxations: float | None = None
+    """How many relaxation times of the prior, the slowest of the law, the run has taken; None: not known."""
 
     def rung(self, step_size: float) -> "Chains":
         """Chains of one step size."""
@@ -108,6 +113,25 @@ class Chains:
     def estimate(self) -> tuple[float, float]:
         """Mean of n beta (L - L*) and its standard error."""
         return float(self.excess.mean()), mean_error(self.excess, False)
+
+    def too_short(self) -> list[str]:
+        """The reason not to believe a run that what the prior alone holds has not settled in."""
+        if self.relaxations is None or self.relaxations >= RELAXED:
+            return []
+        return [
+            f"the run takes {self.relaxations:.2g} relaxation times of the prior, not {RELAXED:g}: give --max-seconds"
+        ]
+
+    @cached_property
+    def transient(self) -> float | None:
+        """By how much the mean still moves from the first half of the draws to the second, where R-hat says that chains do.
+
+        None for runs too short to tell.
+        """
+        if self.too_short():
+            return None
+        first, second = np.array_split(self.excess.mean(axis=0), 2)
+        return 0.0 if self.rhat < RHAT_LIMIT else abs(float(second.mean() - first.mean()))
 
     @cached_property
     def rhat(self) -> float:
@@ -202,7 +226,6 @@ def summarise(
     """An estimate from chains, or one that is made elsewhere, with its budget of errors."""
     value, error = chains.estimate if estimate is None else estimate
     low, high = with_error(value, error).interval
-    wider = discretisation or 0.0
     facts = target.model.truth.get("learning_coefficient")
     (other,) = [key for key in known if key != name] or [None]
     moved = 0.0 if other is None else float(np.mean(target.scale)) * (known[name]["value"] - known[other]["value"])
@@ -210,12 +233,14 @@ def summarise(
     exact = value if reference is None else reference["value"]
     budget = {
         "monte_carlo": error,
+        "transient": chains.transient,
         "discretisation": discretisation,
         "localisation": 0.0 if float(target.localization) == 0 else None,
         "finite_n": None if facts is None else facts.value - exact,
         "baseline": None if other is None else moved,
     }
     budget |= more.pop("error_budget", {})
+    wider = (discretisation or 0.0) + (budget["transient"] or 0.0)
     return LearningCoefficient(
         value=value,
         standard_error=error,

@@ -2,9 +2,10 @@ r"""Learning coefficient measured without tuning: sampler, step size, burn-in an
 
 Chains run from prior draws (from the optimum, where the sampler has a step-size bias and there is one) and are made twice as
 long until the standard error is as small as wanted; a third of each is left out. A sampler whose law is off by its step size
-runs at three step sizes at once, s, s/2 and s/4 with 1, 2 and 4 times as many chains, and the estimate is the value at zero of
-a line through them; a parabola through them says how far off that may be. Where the sampler is not the model's own exact one,
-particles that come from the prior by tempering (``tempered.py``) must give the same value and the same scale of the weights.
+runs at three step sizes at once, the smaller ones with more chains, from where a pilot run has come to (``pilot.py``): the
+estimate is the value at zero of a line through them, and a parabola through them says how far off that may be. Where the
+sampler is not the model's own exact one, particles that come from the prior by tempering (``tempered.py``) must give the same
+value and the same scale of the weights.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from .errors import InputError, nearest
 from .estimate import with_error
 from .learning_coefficient import LEFT_OUT, Chains, LearningCoefficient, baselines, read_chains, summarise
 from .model import Model
+from .pilot import OBSERVED
 from .posterior import Posterior
 from .results import whole
-from .sampler_choice import RUNGS, bias_order, choose, extrapolate, sampler_of
+from .sampler_choice import LINEAR, bias_order, choose, extrapolate, relaxation_time, sampler_of
 from .second_sampler import MOST_TEMPERED, by_tempering, wants_second
 from .settings import LLC, SAMPLERS
 from .simulate import simulate
@@ -168,14 +170,15 @@ def _place(folder: str | Path | None) -> Iterator[Path]:
 
 def _until_precise(job: Job, baseline: float) -> tuple[xr.DataTree, tuple]:
     """Run, and double the draws until the estimate is as precise as wanted or the time is up."""
-    dynamics, more = choose(job.target, job.settings)
+    dynamics, more = choose(job.target, job.settings, job.key, job.seconds_left)
     num_draws, name, halvings = job.settings.num_draws, "draws", 0
     while True:
         before = time.monotonic()
         tree = _run(job, job.target, dynamics, num_draws, name, **more)
         if _too_coarse(tree, job) and halvings < MOST_HALVINGS:
             halvings += 1
-            name, (dynamics, more) = f"draws-{halvings}", choose(job.target, job.settings, 0.5**halvings)
+            dynamics, more = choose(job.target, job.settings, job.key, job.seconds_left, 0.5**halvings)
+            name = f"draws-{halvings}"
             continue
         found = _estimate(tree, job.target, baseline)
         _, (value, error), left, doubts = found
@@ -211,7 +214,7 @@ def _run(job: Job, target: Posterior, dynamics: Dynamics, num_draws: int, name: 
         key=job.key,
         num_draws=num_draws,
         num_steps=num_draws * thinning,
-        observables=["loss", "squared_norm"],
+        observables=OBSERVED,
         folder=job.folder / name,
         max_seconds=max(job.seconds_left, 0.0),
         progress=job.progress,
@@ -237,10 +240,17 @@ def _estimate(
         values.append(part.estimate[0])
         errors.append(part.estimate[1])
         doubts += [f"step size {step:.2g}: {doubt}" for doubt in part.doubts()]
-    if len(rungs) < len(RUNGS):
+    if len(rungs) < len(LINEAR):
         doubts.append("every chain of the largest step size was lost")
-    estimate, left = extrapolate(rungs ** bias_order(sampler_of(tree)), np.array(values), np.array(errors))
-    return chains.rung(rungs[0]), (estimate.value, estimate.standard_error), left, doubts
+    made = sampler_of(tree)
+    order = bias_order(made["dynamics"], made["batch_size"])
+    estimate, left = extrapolate(rungs**order, np.array(values), np.array(errors))
+    slowest = chains.rung(rungs[0])
+    if made["dynamics"] in ("SGLD", "SGHMC", "SGNHT"):
+        time_scale = relaxation_time(made, 1.0 + float(target.localization))
+        slowest = replace(slowest, relaxations=float(rungs[0]) * int(tree.attrs["num_steps"]) / time_scale)
+        doubts += slowest.too_short()
+    return slowest, (estimate.value, estimate.standard_error), left, doubts
 
 
 def _delocalised(
@@ -250,7 +260,7 @@ def _delocalised(
     loose = Posterior(
         job.target.model, job.target.inverse_temperature, job.target.localization / 10, _center(job.target)
     )
-    dynamics, more = choose(loose, job.settings)
+    dynamics, more = choose(loose, job.settings, job.key, job.seconds_left)
     try:
         other = _run(job, loose, dynamics, job.settings.num_draws, "looser", **more)
     except InputError:

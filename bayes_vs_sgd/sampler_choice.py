@@ -1,11 +1,12 @@
 r"""Which sampler measures a learning coefficient, at which step sizes, and the value that its step sizes tend to.
 
-A sampler whose law is off by O(h^p) of its step size h is run at h, h/2 and h/4.
+A sampler whose law is off by its step size h is run at h, h/2 and h/4, or where it is off by O(h^2) at h, .7 h and h/2.
 """
 
 import contextlib
 import json
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,17 @@ from .curvature import hessian_eigenvalues, reference_point
 from .dynamics import MALA, NUTS, SGHMC, SGLD, SGNHT, AdamSGLD, AdjustedMCLMC, Dynamics, Grid, RMSpropSGLD
 from .errors import InputError
 from .estimate import Estimate, with_error
+from .pilot import arrive
 from .posterior import Posterior
 from .settings import LLC
 
-RUNGS = (1.0, 0.5, 0.25)
-"""Step sizes of a ladder; the numbers of chains are inversely proportional."""
+LINEAR, QUADRATIC = (1.0, 0.5, 0.25), (1.0, 0.5**0.5, 0.5)
+"""Step sizes of a ladder, by the order of the bias; the numbers of chains are inversely proportional."""
+OVERDAMPED, UNDERDAMPED = 0.1, 0.5
+"""Step size and squared step size at a curvature of 1; unstable at 2 and 4."""
+PILOT_SHARE = 0.4
+"""Share of the time in which chains come to where the law is."""
+KINDS = {"sgld": SGLD, "rmsprop-sgld": RMSpropSGLD, "adam-sgld": AdamSGLD, "sghmc": SGHMC, "sgnht": SGNHT}
 NUM_WARMUP = 500
 """Steps in which samplers tune themselves."""
 GRID_CHAINS = 128
@@ -30,8 +37,13 @@ ACCEPTANCE = 0.95
 """Of NUTS: near crossings its default makes trajectories diverge."""
 
 
-def choose(target: Posterior, settings: LLC, times: float = 1.0) -> tuple[Dynamics, dict[str, Any]]:
-    """Return the sampler that is asked for, or the best that the model has: its exact one, a grid, NUTS; and how it is run."""
+def choose(
+    target: Posterior, settings: LLC, key: int, seconds: float, times: float = 1.0
+) -> tuple[Dynamics, dict[str, Any]]:
+    """Return the sampler that is asked for, or the best that the model has: its exact one, a grid, NUTS; and how it is run.
+
+    Seed and wall time are for finding a step size, which is multiplied by ``times``.
+    """
     model, name = target.model, settings.sampler
     if name == "auto":
         if model.exact_sampler is not None:
@@ -49,31 +61,35 @@ def choose(target: Posterior, settings: LLC, times: float = 1.0) -> tuple[Dynami
     if name in ("nuts", "mala", "mclmc"):
         made = {"nuts": NUTS(target_acceptance_rate=ACCEPTANCE), "mala": MALA(), "mclmc": AdjustedMCLMC()}[name]
         return made, {"num_warmup": NUM_WARMUP}
-    step = settings.step_size or times * safe_step_size(target, name)
-    counts = [round(settings.num_chains / rung) for rung in RUNGS]
-    steps = np.repeat(step * np.array(RUNGS), counts)
-    kinds = {"sgld": SGLD, "rmsprop-sgld": RMSpropSGLD, "adam-sgld": AdamSGLD, "sghmc": SGHMC, "sgnht": SGNHT}
-    friction = {"friction": FRICTION} if name == "sghmc" and settings.batch_size is None else {}
-    dynamics = kinds[name](steps, batch_size=settings.batch_size, **friction)
-    more = {"num_chains": len(steps), "thinning": 20, "num_warmup": NUM_WARMUP * dynamics.adaptive}
-    if target.center is not None:  # the step size is that of its neighbourhood, and too large far away
-        more |= {"initial": "optimum", "initial_scale": 0.0}
-    return dynamics, more
+    options: dict[str, Any] = {"batch_size": settings.batch_size}
+    options |= {"friction": FRICTION} if name == "sghmc" and settings.batch_size is None else {}
+    rungs = LINEAR if bias_order(name, settings.batch_size) == 1 else QUADRATIC
+    counts = [round(settings.num_chains / rung) for rung in rungs]
+    # A step size fits a neighbourhood: where the optimum is known, chains come from there.
+    start = ("prior", settings.initial_scale) if target.center is None else ("optimum", 0.0)
+    more = {"num_chains": sum(counts), "thinning": 20, "initial": start[0], "initial_scale": start[1]}
+    step = settings.step_size
+    if step is None and name in ("rmsprop-sgld", "adam-sgld"):
+        step = preconditioned_step(target)
+    elif step is None:
+        made = partial(KINDS[name], **options)
+        found = arrive(target, made, partial(step_at, name), *start, sum(counts), key, PILOT_SHARE * seconds)
+        more["initial"], step = found
+    dynamics = KINDS[name](np.repeat(times * step * np.array(rungs), counts), **options)
+    return dynamics, more | {"num_warmup": NUM_WARMUP * dynamics.adaptive}
 
 
-def safe_step_size(target: Posterior, name: str) -> float:
-    """Step size at which the sharpest direction near the minimum, of curvature h of -log p, is followed well.
+def step_at(name: str, curvature: float) -> float:
+    """Largest step size of a sampler without preconditioner where -log p has this curvature."""
+    return math.sqrt(UNDERDAMPED / curvature) if name in ("sghmc", "sgnht") else OVERDAMPED / curvature
 
-    A tenth of 1/h for overdamped samplers, of 1/(G h) with their preconditioner G at temperature 1/(n beta), and a step of
-    underdamped ones that drifts as far: sqrt(2 epsilon).
-    """
+
+def preconditioned_step(target: Posterior) -> float:
+    """A tenth of 1/(G h), h the largest curvature of -log p at the minimum, G the preconditioner at temperature 1/(n beta)."""
     scale, minimum = float(target.scale), reference_point(target.model, target.center)
     sharpness = max(float(hessian_eigenvalues(target.model, minimum.position)[-1]), 0.0)
     curvature = scale * sharpness + 1.0 + float(target.localization)
-    if name in ("rmsprop-sgld", "adam-sgld"):
-        curvature /= float(RMSpropSGLD().damping) + math.sqrt(sharpness / scale)
-    epsilon = 0.1 / curvature
-    return math.sqrt(2 * epsilon) if name in ("sghmc", "sgnht") else epsilon
+    return 0.1 * (float(RMSpropSGLD().damping) + math.sqrt(sharpness / scale)) / curvature
 
 
 def extrapolate(steps: np.ndarray, values: np.ndarray, errors: np.ndarray) -> tuple[Estimate, float | None]:
@@ -95,6 +111,18 @@ def sampler_of(tree: xr.DataTree) -> dict[str, Any]:
     return {"dynamics": found.pop("name"), **found}
 
 
-def bias_order(sampler: dict[str, Any]) -> int:
+def bias_order(sampler: str, batch_size: int | None) -> int:
     """Order of the step size's bias: 2 of symmetric splittings with exact gradients, else 1."""
-    return 2 if sampler["dynamics"] in ("SGHMC", "SGNHT") and sampler["batch_size"] is None else 1
+    return 2 if sampler.lower() in ("sghmc", "sgnht") and batch_size is None else 1
+
+
+def relaxation_time(sampler: dict[str, Any], curvature: float) -> float:
+    """Time in which a direction of this curvature of -log p forgets, under Langevin dynamics with friction or without.
+
+    Damped by gamma v, theta'' + gamma theta' + h theta = 0 decays at the rate Re(gamma - sqrt(gamma^2 - 4 h)) / 2.
+    """
+    friction = sampler.get("friction", sampler.get("diffusion"))
+    if friction is None:
+        return 1 / curvature
+    friction = float(np.max(friction))
+    return 2 / (friction - math.sqrt(max(friction**2 - 4 * curvature, 0.0)))

@@ -83,7 +83,7 @@ class LLC:
     num_draws: int = 300
     """Draws of each chain at first; doubled until the estimate is as precise as wanted. A third of them is left out."""
     step_size: float | None = None
-    """Largest step size of samplers with a bias; found by Metropolis acceptance by default."""
+    """Largest step size of samplers with a bias; found by a pilot run by default."""
     batch_size: int | None = None
     """Examples a step of the stochastic-gradient samplers; all by default (their sufficient statistics, where there are some)."""
     initial_scale: float = 1.0

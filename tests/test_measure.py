@@ -5,8 +5,9 @@ import pytest
 from scipy import stats
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd import pilot
 from bayes_vs_sgd.measure import measure
-from bayes_vs_sgd.sampler_choice import extrapolate
+from bayes_vs_sgd.sampler_choice import extrapolate, relaxation_time
 
 Z = stats.norm.isf(1e-6 / 2)
 QUICK = {"progress": False, "max_seconds": 90.0}
@@ -17,8 +18,8 @@ def slow(*powers):
 
 
 def error_in_units(found, exact):
-    """Distance from the exact value over the Monte Carlo error, once the step size's bias is taken off."""
-    left = found.error_budget["discretisation"] or 0.0
+    """Distance from the exact value over the Monte Carlo error, once what step size and burn-in may do is taken off."""
+    left = sum(found.error_budget[name] or 0.0 for name in ("discretisation", "transient"))
     return max(abs(found.value - exact) - left, 0.0) / found.standard_error
 
 
@@ -111,7 +112,41 @@ def test_step_sizes_are_extrapolated_to_zero(load, x64, sampler):
     assert error_in_units(found, exact) < Z
     assert abs(found.value - exact) < 0.05 * exact
     assert found.error_budget["discretisation"] > 0
-    assert found.settings["num_chains"] == 8 + 16 + 32
+    assert found.settings["num_chains"] == {"sghmc": 8 + 11 + 16, "sgld": 8 + 16 + 32}[sampler]
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_a_deep_network_is_measured_from_a_saddle(load, x64, monkeypatch):
+    """The Hessian vanishes at the optimum, and the law is thousands of times as sharp."""
+    model = load("deep_linear", widths=(4, 4, 4, 2), spectrum=(), noise_free=True, noise=0.1, unseen_inputs=0)
+    target = bvs.Posterior(model, 1.0)
+    exact, _ = measure(target, num_draws=2000, progress=False, max_seconds=20.0)
+
+    def distance(**settings):
+        found, _ = measure(target, sampler="sghmc", second=False, num_draws=400, progress=False, **settings)
+        budget = [found.error_budget[name] or 0.0 for name in ("discretisation", "transient")]
+        error = np.hypot(found.standard_error, exact.standard_error)
+        return max(abs(found.value - exact.value) - sum(budget), 0.0) / error, found
+
+    away, found = distance(max_seconds=40.0)
+    assert away < Z
+    assert found.value == pytest.approx(exact.value, rel=0.1)
+    _, brief = distance(max_seconds=5.0, step_size=1e-6)
+    assert brief.error_budget["transient"] is None
+    assert any("relaxation times of the prior" in warning for warning in brief.warnings)
+    monkeypatch.setattr(pilot, "MOST_HALVINGS", 3)
+    with pytest.raises(bvs.InputError, match="chains are lost even at step size"):
+        distance(max_seconds=40.0)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(("friction", "curvature"), [(2.0, 1.0), (10.0, 1.0), (3.0, 400.0)])
+def test_relaxation_time_is_that_of_the_damped_oscillator(friction, curvature):
+    rates = np.linalg.eigvals([[0.0, -1.0], [curvature, friction]]).real
+    found = relaxation_time({"friction": friction}, curvature)
+    assert found == pytest.approx(1 / rates.min(), rel=1e-7)  # a double root is known to the square root of rounding
+    assert relaxation_time({}, curvature) == 1 / curvature
 
 
 @pytest.mark.exact

@@ -44,6 +44,7 @@ def llc_rows(found: LearningCoefficient, target: Posterior) -> list[tuple[str, s
 
 BUDGET = {
     "monte_carlo": "standard error, by the effective sample size",
+    "transient": "that the mean still moves by",
     "discretisation": "that the step size may still have",
     "localisation": "change at a tenth of gamma",
     "finite_n": "lambda less the value at this n",
@@ -59,7 +60,9 @@ def budget_line(name: str, found: LearningCoefficient) -> str:
     if value == 0:
         return "none"
     relative = f", {abs(value / found.value):.1%}" if found.value else ""
-    return f"{value:+.2g}{relative} ({BUDGET[name]})".replace("+", "", name in ("monte_carlo", "discretisation"))
+    return f"{value:+.2g}{relative} ({BUDGET[name]})".replace(
+        "+", "", name in ("monte_carlo", "transient", "discretisation")
+    )
 
 
 def llc_table(found: LearningCoefficient, target: Posterior) -> Table:

@@ -1,0 +1,105 @@
+r"""A pilot run: chains travel from their start to where the law is, with steps as small as the sharpest place on the way asks.
+
+Of a deep network the layers of a typical draw are much larger than those of its optimum, and the loss curves there as much
+more sharply: a step size that fits the optimum loses every chain. Each leg is as long as all legs before it together; its step
+size comes from the curvature where it starts, and is halved where that turns out too large. The last leg is the one over which
+the curvature has grown by less than a tenth.
+"""
+
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from .curvature import hessian_eigenvalues
+from .dynamics import Dynamics
+from .errors import InputError
+from .model import Position
+from .posterior import Posterior
+from .results import final_positions
+from .simulate import simulate
+from .start import check_start, places
+
+OBSERVED = ["loss", "squared_norm"]
+"""What a measurement records; the same here, so that one compiled program does both."""
+FIRST_LEG = 200
+"""Steps of the first leg."""
+SETTLED = 1.1
+"""Growth of the curvature over a leg under which the law is taken to be reached."""
+TOO_LONG = 2.0
+"""A leg is tried again with half the step size where that was so many times too large for the place it led to."""
+MOST_HALVINGS = 30
+"""Times that a step size is halved before the run is given up."""
+NUM_LANCZOS = 20
+"""Products with the Hessian that the largest eigenvalue takes; with fewer than twice as many parameters all are computed."""
+
+
+def arrive(
+    target: Posterior,
+    dynamics_of: Callable[[np.ndarray], Dynamics],
+    step_of: Callable[[float], float],
+    initial: str,
+    initial_scale: float,
+    num_chains: int,
+    key: int,
+    seconds: float,
+) -> tuple[dict[str, Array], float]:
+    """Return where chains arrive, as the program's own values, and a step size that fits the sharpest place they saw.
+
+    Parameters
+    ----------
+    target
+        The law.
+    dynamics_of, step_of
+        Sampler of the chains' step sizes; step size of a curvature of -log p.
+    initial, initial_scale, num_chains, key
+        As of ``simulate``.
+    seconds
+        Wall time after which no further leg is begun; two are run at least.
+
+    Raises
+    ------
+    InputError
+        If chains are lost however small the steps.
+    """
+    started, length, travelled = time.monotonic(), FIRST_LEG, 0
+    _, positions = places(target, check_start(target, initial, num_chains), num_chains, key, initial_scale)
+    sharpest, halvings = steepest(target, positions), 0
+    step = step_of(sharpest)
+    while True:
+        before, values = time.monotonic(), jax.vmap(target.model.constrain)(positions)
+        tree = simulate(
+            dynamics_of(np.full(num_chains, step)),
+            target,
+            key=key + travelled,
+            num_chains=num_chains,
+            num_draws=1,
+            num_steps=length,
+            initial=values,
+            observables=OBSERVED,
+            progress=False,
+        )
+        final, kept = final_positions(tree)
+        final = jax.tree.map(jnp.asarray, final)
+        found = steepest(target, final) if kept.all() else np.inf
+        if step > TOO_LONG * step_of(found):
+            step, halvings = step / 2, halvings + 1
+            if halvings > MOST_HALVINGS:
+                raise InputError(f"chains are lost even at step size {step:.2g}: give --step-size, or another sampler")
+            continue
+        travelled, length, positions = travelled + length, travelled + length, final
+        step = min(step, step_of(found))
+        settled, sharpest = found < SETTLED * sharpest, max(found, sharpest)
+        now = time.monotonic()
+        if travelled > FIRST_LEG and (settled or now + 2 * (now - before) > started + seconds):
+            return jax.vmap(target.model.constrain)(final), step
+
+
+def steepest(target: Posterior, positions: Position) -> float:
+    """Largest curvature of -log p where the chains are, that of the prior taken to be 1."""
+    spectra = jax.vmap(lambda x: hessian_eigenvalues(target.model, x, NUM_LANCZOS, 2 * NUM_LANCZOS))(positions)
+    found = float(spectra[:, -1].max())
+    return float(target.scale) * max(found, 0.0) + 1.0 + float(target.localization)
