@@ -290,7 +290,9 @@ def finite_n_reference(target: Posterior, baseline: float) -> dict[str, Any] | N
 def read_chains(tree: xr.DataTree, target: Posterior, baseline: float, left_out: float = 0.0) -> Chains:
     """Chains of a run, without the first share of their draws."""
     if "posterior" not in tree or tree["posterior"].sizes["draw"] < FEWEST_DRAWS:
-        raise InputError(f"too few draws for an estimate: a chain needs at least {FEWEST_DRAWS}")
+        raise InputError(
+            f"too few draws for an estimate: a chain needs at least {FEWEST_DRAWS}; give more draws or more time"
+        )
     kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
     drawn = {name: np.asarray(tree["posterior"][name].values, float) for name in _recorded(tree)}
     kept &= np.all([np.isfinite(v).all(axis=1) for v in drawn.values()], axis=0)

@@ -141,7 +141,7 @@ def posterior(model: Model, settings: LLC) -> Posterior:
 
 
 def _check(target: Posterior, settings: LLC) -> None:
-    if settings.num_chains < 2:
+    if settings.num_chains is not None and settings.num_chains < 2:
         raise InputError(
             f"num_chains is {settings.num_chains}: at least two are needed, else nothing says whether a chain has converged"
         )
@@ -207,7 +207,10 @@ def _too_coarse(tree: xr.DataTree, job: Job) -> bool:
 def _run(job: Job, target: Posterior, dynamics: Dynamics, num_draws: int, name: str, **more: Any) -> xr.DataTree:
     """Draws of loss and squared norm; those that are there already are kept."""
     thinning = more.pop("thinning", 1)
-    settings: dict[str, Any] = {"num_chains": job.settings.num_chains, "initial_scale": job.settings.initial_scale}
+    settings: dict[str, Any] = {
+        "num_chains": job.settings.chains(target.model.num_parameters),
+        "initial_scale": job.settings.initial_scale,
+    }
     tree = simulate(
         dynamics,
         target,

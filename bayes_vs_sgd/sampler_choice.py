@@ -64,7 +64,7 @@ def choose(
     options: dict[str, Any] = {"batch_size": settings.batch_size}
     options |= {"friction": FRICTION} if name == "sghmc" and settings.batch_size is None else {}
     rungs = LINEAR if bias_order(name, settings.batch_size) == 1 else QUADRATIC
-    counts = [round(settings.num_chains / rung) for rung in rungs]
+    counts = [round(settings.chains(model.num_parameters) / rung) for rung in rungs]
     # A step size fits a neighbourhood: where the optimum is known, chains come from there.
     start = ("prior", settings.initial_scale) if target.center is None else ("optimum", 0.0)
     more = {"num_chains": sum(counts), "thinning": 20, "initial": start[0], "initial_scale": start[1]}

@@ -78,8 +78,9 @@ class LLC:
     """Strength gamma of the pull to the optimum."""
     baseline: Literal["optimum", "minimum"] | None = None
     """L(w*): the loss at the model's optimum (the default where it names one) or at the empirical minimum."""
-    num_chains: int = 8
-    """Independent chains; of samplers with a step-size bias, at each of three step sizes."""
+    num_chains: int | None = None
+    """Independent chains; of samplers with a step-size bias, at the largest of three step sizes. 8 by default, 2 where there are
+    more than 100,000 parameters, of which a draw takes seconds."""
     num_draws: int = 300
     """Draws of each chain at first; doubled until the estimate is as precise as wanted. A third of them is left out."""
     step_size: float | None = None
@@ -94,6 +95,12 @@ class LLC:
     """Folder or NetCDF file of a run that has recorded its positions: measure around each of its checkpoints instead."""
     num_checkpoints: int = 12
     """Checkpoints along a run."""
+
+    def chains(self, num_parameters: int) -> int:
+        """Chains of a model of so many parameters."""
+        if self.num_chains is not None:
+            return self.num_chains
+        return 2 if num_parameters > 100_000 else 8
 
 
 @dataclass(frozen=True)

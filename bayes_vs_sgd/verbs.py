@@ -105,7 +105,7 @@ def llc_verb(model: Model, settings: LLC, run: Run, folder: Path, console: Conso
 def along_verb(target: Posterior, settings: LLC, run: Run, folder: Path, console: Console) -> dict[str, Any]:
     """Measure around the checkpoints of a run."""
     assert settings.along is not None
-    lengths = (settings.num_checkpoints, settings.num_chains, settings.num_draws)
+    lengths = (settings.num_checkpoints, settings.chains(target.model.num_parameters), settings.num_draws)
     found = along_training(settings.along, target, run.seed, *lengths)
     console.print(along_table(found))
     described = describe_model(target.model)
