@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from bayes_vs_sgd.comparison.effects import MARGINS
+
 TOY = {
     "temperature_spectrum": ("--num-seeds", "20"),
     "noise_anisotropy": ("--num-seeds", "20"),
+    "heavy_tails": ("--num-seeds", "50", "--batches", "1", "4"),
     "saddle_to_saddle": ("--num-steps", "40", "--num-checkpoints", "3", "--num-draws", "20"),
     "llc_benchmark": ("--classes", "1K", "--num-networks", "2", "--times", "0.04", "--num-seeds", "2"),
 }
@@ -37,3 +40,20 @@ def test_the_figure_of_the_readme_is_of_the_numbers_beside_it():
         slopes = {spectrum["dynamics"]: (spectrum["slope"], spectrum["slope_error"]) for spectrum in panel}
         assert abs(slopes["sgld"][0]) < 4 * slopes["sgld"][1]
         assert abs(slopes["sgd"][0] - 1) < 0.1
+
+
+@pytest.mark.exact
+def test_spread_and_tail_index_of_sgd_cross_their_levels_where_theory_says():
+    """In every batch and dimension the points stand on both sides of the boundary, and all are within 4 standard errors."""
+    numbers = json.loads((ANALYSES[0].parent / "heavy_tails.json").read_text())
+    assert all(agrees(entry) for entry in numbers["points"] + numbers["boundaries"])
+    for boundary in numbers["boundaries"]:
+        same = [p for p in numbers["points"] if all(p[k] == boundary[k] for k in ("kind", "dimension", "batch"))]
+        level, sign = (MARGINS["log_sd_ratio"], 1) if boundary["kind"] == "spread" else (2, -1)
+        below, above = min(same, key=lambda p: p["rate"]), max(same, key=lambda p: p["rate"])
+        assert below["rate"] < boundary["predicted"] < above["rate"]
+        assert sign * below["measured"] < sign * level < sign * above["measured"]
+
+
+def agrees(entry):
+    return abs(entry["measured"] - entry["predicted"]) < 4 * entry["error"]
