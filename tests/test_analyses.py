@@ -13,6 +13,7 @@ TOY = {
     "temperature_spectrum": ("--num-seeds", "20"),
     "noise_anisotropy": ("--num-seeds", "20"),
     "heavy_tails": ("--num-seeds", "50", "--batches", "1", "4"),
+    "subdiffusion": ("--num-seeds", "120"),
     "saddle_to_saddle": ("--num-steps", "40", "--num-checkpoints", "3", "--num-draws", "20"),
     "llc_benchmark": ("--classes", "1K", "--num-networks", "2", "--times", "0.04", "--num-seeds", "2"),
 }
@@ -53,6 +54,34 @@ def test_spread_and_tail_index_of_sgd_cross_their_levels_where_theory_says():
         below, above = min(same, key=lambda p: p["rate"]), max(same, key=lambda p: p["rate"])
         assert below["rate"] < boundary["predicted"] < above["rate"]
         assert sign * below["measured"] < sign * level < sign * above["measured"]
+
+
+@pytest.mark.exact
+def test_a_clock_that_waits_is_late_and_ages_but_moves_like_many_curvatures():
+    """Spreads, crossings and displacements within 4 standard errors; one exponent; of the two SGD does not age."""
+    numbers = json.loads((ANALYSES[0].parent / "subdiffusion.json").read_text())
+    for point in numbers["points"]:
+        assert agrees(point)
+        spreads = zip(point["spread"], point["spread_error"], point["spread_predicted"], strict=True)
+        assert all(agrees({"measured": m, "error": e, "predicted": p}) for m, e, p in spreads)
+        assert point["spread"][0] > MARGINS["log_sd_ratio"] > point["spread"][-1]
+        assert point["times"][0] < point["predicted"] < point["times"][-1]
+    waiting, sgd = numbers["displacements"]
+    for found in (waiting, sgd):
+        assert all(agrees(point) for point in found["points"])
+        assert agrees({key: found["exponent" + end] for key, end in ENDS.items()})
+        assert found["exponent"] + 4 * found["exponent_error"] < 1
+    difference = abs(waiting["exponent"] - sgd["exponent"])
+    assert difference < 4 * (waiting["exponent_error"] ** 2 + sgd["exponent_error"] ** 2) ** 0.5 < 0.1
+    for found, ages in ((waiting, True), (sgd, False)):
+        half = len(found["points"]) // 2
+        for new, old in zip(found["points"][:half], found["points"][half:], strict=True):
+            assert new["lag"] == old["lag"]
+            assert new["age"] < old["age"]
+            assert (new["measured"] - old["measured"] > 4 * (new["error"] + old["error"])) == ages
+
+
+ENDS = {"measured": "", "error": "_error", "predicted": "_predicted"}
 
 
 def agrees(entry):
