@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 TOY = {
     "temperature_spectrum": ("--num-seeds", "20"),
     "noise_anisotropy": ("--num-seeds", "20"),
+    "detailed_balance": ("--num-seeds", "20"),
     "saddle_to_saddle": ("--num-steps", "40", "--num-checkpoints", "3", "--num-draws", "20"),
     "llc_benchmark": ("--classes", "1K", "--num-networks", "2", "--times", "0.04", "--num-seeds", "2"),
 }
@@ -37,3 +39,20 @@ def test_the_figure_of_the_readme_is_of_the_numbers_beside_it():
         slopes = {spectrum["dynamics"]: (spectrum["slope"], spectrum["slope_error"]) for spectrum in panel}
         assert abs(slopes["sgld"][0]) < 4 * slopes["sgld"][1]
         assert abs(slopes["sgd"][0] - 1) < 0.1
+
+
+@pytest.mark.exact
+def test_broken_detailed_balance_brings_a_law_nearer_to_the_posterior():
+    """Points are at their predictions, these on cosh m sqrt(1 + j^2) = cosh(log(kappa) / 2), on both sides of the margin."""
+    points = json.loads((ANALYSES[0].parent / "detailed_balance.json").read_text())
+    for p in points:
+        for name in ("misfit", "modes", "current"):
+            assert abs(p[name] - p[f"{name}_predicted"]) < 4 * p[f"{name}_error"], p
+        alone, current = np.log(p["kappa"]) / 2, p["current_predicted"]
+        assert current**2 == pytest.approx(p["production_of_small_steps"], rel=0.02, abs=1e-12)  # eta x sharpness
+        assert np.cosh(p["misfit_predicted"]) * np.hypot(1, current) == pytest.approx(np.cosh(alone), rel=0.01)
+    rotated = [p for p in points if p["kappa"] == 3 and p["angle"] == 45 and p["setting"] == "default"]
+    assert [p["misfit"] + 4 * p["misfit_error"] < 0.2 for p in rotated] == [False, False, True]
+    assert all(abs(p["modes"]) + 4 * p["modes_error"] < 0.2 for p in rotated)  # which their temperatures do not tell
+    assert rotated[-1]["current"] > 20 * rotated[-1]["current_error"]
+    assert min(p["misfit"] - 4 * p["misfit_error"] for p in points if p["kappa"] == 3 and p["angle"] == 0) > 0.2
