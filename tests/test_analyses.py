@@ -12,6 +12,7 @@ TOY = {
     "temperature_spectrum": ("--num-seeds", "20"),
     "noise_anisotropy": ("--num-seeds", "20"),
     "detailed_balance": ("--num-seeds", "20"),
+    "continuous_limit": ("--num-seeds", "20"),
     "saddle_to_saddle": ("--num-steps", "40", "--num-checkpoints", "3", "--num-draws", "20"),
     "llc_benchmark": ("--classes", "1K", "--num-networks", "2", "--times", "0.04", "--num-seeds", "2"),
 }
@@ -56,3 +57,24 @@ def test_broken_detailed_balance_brings_a_law_nearer_to_the_posterior():
     assert all(abs(p["modes"]) + 4 * p["modes_error"] < 0.2 for p in rotated)  # which their temperatures do not tell
     assert rotated[-1]["current"] > 20 * rotated[-1]["current_error"]
     assert min(p["misfit"] - 4 * p["misfit_error"] for p in points if p["kappa"] == 3 and p["angle"] == 0) > 0.2
+
+
+@pytest.mark.exact
+def test_flows_fail_where_backward_error_analysis_says():
+    """Orders 1 and 2, times within a hundredth of the margin, laws within four standard errors, boundaries by depth."""
+    found = json.loads((ANALYSES[0].parent / "continuous_limit.json").read_text())
+    for depth in (1, 2, 3, 4):
+        small = [p for p in found["path"] if p["depth"] == depth and p["x"] < 0.11]
+        x = np.log([p["x"] for p in small])
+        for name, order in (("first", 1), ("second", 2)):
+            assert np.polyfit(x, np.log([abs(p[name]) for p in small]), 1)[0] == pytest.approx(order, abs=0.05)
+    for name in ("first", "second"):
+        assert max(abs(p[name] - p[f"{name}_predicted"]) for p in found["path"]) < 0.001
+        assert all(abs(p[name] - p[f"{name}_predicted"]) < 4 * p[f"{name}_error"] for p in found["law"])
+    path = {(b["order"], b["depth"]): b for b in found["boundaries"] if b["of"] == "path"}
+    assert all(b["x"] == pytest.approx(b["predicted"], rel=0.01) for b in path.values())
+    flows = [path["first", depth]["x"] for depth in (1, 2, 3, 4)]
+    assert flows == sorted(flows)
+    laws = [b for b in found["boundaries"] if b["of"] == "law"]
+    assert len(laws) == 8
+    assert all(b["low"] < b["predicted"] < b["high"] for b in laws)
