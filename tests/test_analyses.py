@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from bayes_vs_sgd.comparison.effects import MARGINS
+
 TOY = {
     "temperature_spectrum": ("--num-seeds", "20"),
     "noise_anisotropy": ("--num-seeds", "20"),
+    "optimizers": ("--num-seeds", "20"),
     "saddle_to_saddle": ("--num-steps", "40", "--num-checkpoints", "3", "--num-draws", "20"),
     "llc_benchmark": ("--classes", "1K", "--num-networks", "2", "--times", "0.04", "--num-seeds", "2"),
 }
@@ -37,3 +40,16 @@ def test_the_figure_of_the_readme_is_of_the_numbers_beside_it():
         slopes = {spectrum["dynamics"]: (spectrum["slope"], spectrum["slope_error"]) for spectrum in panel}
         assert abs(slopes["sgld"][0]) < 4 * slopes["sgld"][1]
         assert abs(slopes["sgd"][0] - 1) < 0.1
+
+
+@pytest.mark.exact
+def test_the_rules_give_the_modes_the_temperatures_that_theory_predicts():
+    """SGD and momentum leave the margin before a ratio of 2, RMSprop and Adam before 4, Bayes never."""
+    points = json.loads((ANALYSES[0].parent / "optimizers.json").read_text())
+    assert all(abs(p["misfit"] - p["predicted"]) < 4 * p["error"] for p in points)
+    assert sum((p["misfit"] - p["predicted"]) ** 2 / p["error"] ** 2 for p in points) < 2 * len(points)
+    inside = {"Bayes (Langevin)": 8.0, "SGD": 1.25, "momentum 0.9": 1.25, "RMSprop": 1.25, "Adam": 1.25}
+    for p in (p for p in points if p["series"] == "rules" and p["ratio"] != 2):
+        assert (p["misfit"] < MARGINS["log_temperature"]) == (p["ratio"] <= inside[p["name"]])
+    large = {p["name"]: p["misfit"] for p in points if p["series"] == "rules" and p["ratio"] == 8}
+    assert large["Adam"] < 0.6 * large["SGD"]
