@@ -1,0 +1,193 @@
+r"""When does noise in the labels make SGD forget its initialisation? A boundary in steps, learning rate, batch, noise and depth.
+
+    python analyses/label_noise.py
+
+Gradient flow on a linear network keeps :math:`D_l = W_{l+1}^\top W_{l+1} - W_l W_l^\top`: where on the set of minima it began is
+never forgotten. Noise moves SGD along that set. A step with the residual matrix R changes D_l by exactly
+:math:`\eta^2 (G_{l+1}^\top G_{l+1} - G_l G_l^\top)`, :math:`G_l = (W_L \cdots W_{l+1})^\top R\, (W_{l-1} \cdots W_1)^\top`. If
+the squared singular values of each layer are all x_l, and those of the map all :math:`s^2 = \prod_l x_l`, this is on average
+
+.. math:: \mathbb{E}\, \Delta D_l = -\eta^2 q\, d\, s^2 D_l / (x_l x_{l+1}),
+
+d being the width and q the mean square of an entry of R: sigma^2 / B for batches of B examples with labels of noise sigma,
+zeta^2 / n for all n with fresh noise zeta on the labels at each step (and a little more, see ``residual``). Near balance,
+x_l = s^(2/L), it falls as exp(-N / N*) in N steps. In units of the curvature :math:`S = L s^{2 - 2/L}`, which bounds the
+learning rate, a = eta S,
+
+.. math:: N^* = \frac{L^2 s^2}{d\, a^2 q}.
+
+Label noise matters in runs longer than this. Depth makes a network remember longer, and so does a start far from balance where
+there are more than two layers. Before N* SGD stays on its start's part of the minima, long after it has only balanced networks;
+the posterior has neither, since there the prior alone decides. (Left out: the fluctuations of the map, which lengthen N* by a few
+tenths of a per cent here where there are more than two layers.) Writes the figure and its numbers beside this file.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from scipy.integrate import solve_ivp
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.cli import prepare_jax
+from bayes_vs_sgd.report.figures import COLOURS, TWO_SIDED, new_figure
+from bayes_vs_sgd.results import final_positions
+
+HERE = Path(__file__).parent
+MODEL = HERE.parent / "models" / "deep_linear.py"
+DEPTHS, WIDTH, VALUE = (2, 3, 4), 2, 2.0
+"""L, d and s."""
+NEAR, FAR = 1.2, 2.0
+"""What multiplies the first layer and divides the last at the start."""
+MINIBATCH, LABEL_NOISE, DESCENT = "batches of noisy labels", "all examples, label noise", "gradient descent"
+"""Batches are of examples never seen before: of a data set without sampling errors."""
+MARKS = {MINIBATCH: "o", LABEL_NOISE: "s", DESCENT: "^"}
+RUNS = (
+    (MINIBATCH, 0.1, 4, 0.2, NEAR),
+    (MINIBATCH, 0.05, 16, 0.6, NEAR),
+    (MINIBATCH, 0.1, 16, 1.6, NEAR),
+    (MINIBATCH, 0.1, 16, 3.0, NEAR),
+    (MINIBATCH, 0.1, 16, 1.2, FAR),
+    (LABEL_NOISE, 0.05, 8, 0.4, NEAR),
+    (LABEL_NOISE, 0.1, 8, 2.3, NEAR),
+    (DESCENT, 0.1, 16, 1.0, NEAR),
+)
+"""Source of the noise, a, batch B or examples n, steps in units of N* (for gradient descent, of minibatches), and start."""
+
+
+def main() -> None:
+    """Measure, draw, write."""
+    parser = argparse.ArgumentParser(description="Share of the layers' imbalance that is left after some steps.")
+    parser.add_argument("--num-seeds", type=int, default=16, help="independent runs of each")
+    parser.add_argument("--length", type=float, default=1.0, help="times the steps that are run")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
+    arguments = parser.parse_args()
+    prepare_jax([])
+    wanted = [(depth, *run) for depth in DEPTHS for run in RUNS]
+    points = [measure(*point, arguments.length, arguments.num_seeds, seed) for seed, point in enumerate(wanted)]
+    (arguments.out / "label_noise.json").write_text(json.dumps(points, indent=1) + "\n")
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "label_noise"}):
+        draw(points).savefig(arguments.out / "label_noise.svg", metadata={"Date": None})
+
+
+def residual(source: str, a: float, batch: int) -> float:
+    """Mean square q of an entry of R for noise 1: that of the step, u, and v = u a / (2 - a) of the map's own fluctuations.
+
+    With normal inputs one example's R has the variance 1 + (d + 1) v, so that u = (1 + (d + 1) v) / B.
+    """
+    share = a / (2 - a)
+    return (1 + share) / (batch if source == LABEL_NOISE else batch - share * (WIDTH + 1))
+
+
+def left_after(steps: np.ndarray, depth: int, source: str, a: float, batch: int, start: float) -> np.ndarray:
+    """Share of the sum of all D_l that the equation above leaves; the loss keeps the product of the x_l, a the curvature."""
+    rate = a / (depth * VALUE ** (2 - 2 / depth))
+    x = np.full(depth, VALUE ** (2 / depth))
+    x[0], x[-1] = x[0] * start**2, x[-1] / start**2
+
+    def drift(_, x):
+        now = rate * VALUE**2 * np.sum(1 / x)
+        push = rate**2 * residual(source, now, batch) * WIDTH * VALUE**2 / x
+        return push - np.sum(push / x) / np.sum(1 / x)
+
+    ends = solve_ivp(drift, (0, steps[-1]), x, t_eval=steps, rtol=1e-9, atol=1e-12).y
+    return (ends[-1] - ends[0]) / (x[-1] - x[0])
+
+
+def measure(
+    depth: int, source: str, a: float, batch: int, share: float, start: float, length: float, num_seeds: int, seed: int
+) -> dict:
+    """Share of tr D that is left, its standard error over runs, and what theory predicts; its own runs."""
+    relabelled = source == LABEL_NOISE
+    shape = {"widths": (WIDTH,) * (depth + 1), "spectrum": (VALUE,) * WIDTH, "unseen_inputs": 0, "noise": 1.0}
+    examples = {"num_examples": batch if relabelled else 1000, "noise_free": relabelled}
+    model = bvs.load_model(MODEL, data_seed=seed, **shape, **examples)
+    noise = a**2 * residual(source, a, batch) / VALUE**2
+    longest = depth**2 / (WIDTH * noise)
+    num_steps = int(np.ceil(length * share * longest))
+    first, *_, last = layers = [f"W{i + 1}" for i in range(depth)]
+    # Gradient descent begins away from the minimum, where it would not move.
+    place = {name: np.asarray(model.optimum[name]) * (0.9 if source == DESCENT else 1) for name in layers}
+    place |= {first: place[first] * start, last: place[last] / start}
+    rate = a / (depth * VALUE ** (2 - 2 / depth))
+    dynamics = {
+        MINIBATCH: bvs.SGD(rate, batch, sampling="fresh"),
+        LABEL_NOISE: bvs.SGD(rate, sampling=bvs.LabelNoise(1.0)),
+        DESCENT: bvs.GradientDescent(rate),
+    }
+    tree = bvs.simulate(
+        dynamics[source],
+        bvs.Posterior(model),
+        key=seed,
+        num_chains=num_seeds,
+        num_steps=num_steps,
+        num_draws=1,
+        initial={name: np.repeat(value[None], num_seeds, axis=0) for name, value in place.items()},
+        observables=["loss"],
+        progress=False,
+    )
+    end = final_positions(tree)[0]
+    kept = imbalance(end[first], end[last]) / imbalance(place[first], place[last])
+    point = {"depth": depth, "source": source, "a": a, "batch": batch, "start": start, "steps": num_steps}
+    point |= {"noise": noise, "share": num_steps / longest, "kept": float(kept.mean())}
+    point["error"] = float(kept.std(ddof=1) / np.sqrt(num_seeds))
+    theory = left_after(np.array([num_steps]), depth, source, a, batch, start)[0]
+    point["predicted"] = 1.0 if source == DESCENT else float(theory)
+    print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in point.items()), flush=True)
+    return point
+
+
+def imbalance(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Difference of the squared norms of the last and the first layer: the sum of all tr D_l."""
+    return np.sum(upper**2, axis=(-1, -2)) - np.sum(lower**2, axis=(-1, -2))
+
+
+def draw(points: list[dict]) -> matplotlib.figure.Figure:
+    """What is left against the number of steps; and the steps N* after which 1/e is left, against the noise."""
+    figure = new_figure(9.2, 3.8)
+    left, right = figure.subplots(1, 2)
+    x = np.geomspace(0.15, 5, 60)
+    left.axvspan(x[0], 1, color="#8883", lw=0)
+    left.text(0.17, 1.05, "start remembered", fontsize=8)
+    left.text(4.7, 1.05, "start forgotten", ha="right", fontsize=8)
+    right.text(3.2e-5, 2e3, "start remembered", fontsize=8)
+    right.text(6e-4, 4e4, "start forgotten", fontsize=8)
+    noises = np.geomspace(3e-5, 2e-3, 2)
+    for depth, colour in zip(DEPTHS, COLOURS, strict=False):
+        for start, line in ((NEAR, "-"), (FAR, "--")):
+            setting = (depth, LABEL_NOISE, 1e-3, 1)  # small steps
+            steps = x * depth**2 * VALUE**2 / (WIDTH * setting[2] ** 2)
+            left.plot(x, left_after(steps, *setting, start), line, color=colour, lw=1)
+        right.plot(noises, depth**2 / (WIDTH * noises), color=colour, lw=1, label=f"{depth} layers")
+        for p in (p for p in points if p["depth"] == depth):
+            half, far = TWO_SIDED * p["error"], p["start"] == FAR
+            look = {"color": colour, "fmt": MARKS[p["source"]], "ms": 4, "lw": 1, "mfc": "white" if far else colour}
+            left.errorbar(p["share"] * (1.04 ** (depth - 3) if p["source"] == DESCENT else 1), p["kept"], half, **look)
+            if p["source"] != DESCENT and not far:
+                low, found, high = (-p["steps"] / np.log(p["kept"] + side * half) for side in (-1, 0, 1))
+                right.errorbar(p["noise"], found, [[found - low], [high - found]], **look)
+    for source, mark in MARKS.items():
+        left.plot([], [], mark, color="grey", ms=4, label=source)
+    left.plot([], [], "--o", color="grey", ms=4, lw=1, mfc="white", label="start further off balance")
+    left.set_xscale("log")
+    left.set_xticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
+    left.set_xlim(x[0], x[-1])
+    left.set_ylim(0, 1.12)
+    left.set_xlabel("steps / N*")
+    left.set_ylabel("imbalance that is left")
+    right.set_xscale("log")
+    right.set_yscale("log")
+    right.set_xlabel("noise of a step, a² q / s²")
+    right.set_ylabel("steps N* after which 1/e is left")
+    for axes in (left, right):
+        axes.minorticks_off()
+        axes.legend(frameon=False, fontsize=8)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
