@@ -92,6 +92,8 @@ ENDS = {"measured": "", "error": "_error", "predicted": "_predicted"}
 
 def agrees(entry):
     return abs(entry["measured"] - entry["predicted"]) < 4 * entry["error"]
+
+
 def test_broken_detailed_balance_brings_a_law_nearer_to_the_posterior():
     """Points are at their predictions, these on cosh m sqrt(1 + j^2) = cosh(log(kappa) / 2), on both sides of the margin."""
     points = json.loads((ANALYSES[0].parent / "detailed_balance.json").read_text())
@@ -127,6 +129,8 @@ def test_flows_fail_where_backward_error_analysis_says():
     laws = [b for b in found["boundaries"] if b["of"] == "law"]
     assert len(laws) == 8
     assert all(b["low"] < b["predicted"] < b["high"] for b in laws)
+
+
 def test_the_rules_give_the_modes_the_temperatures_that_theory_predicts():
     """SGD and momentum leave the margin before a ratio of 2, RMSprop and Adam before 4, Bayes never."""
     points = json.loads((ANALYSES[0].parent / "optimizers.json").read_text())
