@@ -170,14 +170,14 @@ def _place(folder: str | Path | None) -> Iterator[Path]:
 
 def _until_precise(job: Job, baseline: float) -> tuple[xr.DataTree, tuple]:
     """Run, and double the draws until the estimate is as precise as wanted or the time is up."""
-    dynamics, more = choose(job.target, job.settings, job.key, job.seconds_left)
+    dynamics, more = choose(job.target, job.settings, job.key, job.seconds_left, job.folder)
     num_draws, name, halvings = job.settings.num_draws, "draws", 0
     while True:
         before = time.monotonic()
         tree = _run(job, job.target, dynamics, num_draws, name, **more)
         if _too_coarse(tree, job) and halvings < MOST_HALVINGS:
             halvings += 1
-            dynamics, more = choose(job.target, job.settings, job.key, job.seconds_left, 0.5**halvings)
+            dynamics, more = choose(job.target, job.settings, job.key, job.seconds_left, job.folder, 0.5**halvings)
             name = f"draws-{halvings}"
             continue
         found = _estimate(tree, job.target, baseline)
@@ -263,7 +263,7 @@ def _delocalised(
     loose = Posterior(
         job.target.model, job.target.inverse_temperature, job.target.localization / 10, _center(job.target)
     )
-    dynamics, more = choose(loose, job.settings, job.key, job.seconds_left)
+    dynamics, more = choose(loose, job.settings, job.key, job.seconds_left, job.folder)
     try:
         other = _run(job, loose, dynamics, job.settings.num_draws, "looser", **more)
     except InputError:

@@ -8,7 +8,11 @@ the curvature has grown by less than a tenth.
 
 import time
 from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,14 +21,18 @@ from jaxtyping import Array
 from .curvature import hessian_eigenvalues
 from .dynamics import Dynamics
 from .errors import InputError
+from .manifest import digest
 from .model import Position
 from .posterior import Posterior
-from .results import final_positions
+from .results import final_positions, whole
 from .simulate import simulate
 from .start import check_start, places
+from .store import write_file
 
 OBSERVED = ["loss", "squared_norm"]
 """What a measurement records; the same here, so that one compiled program does both."""
+STEP = " step"
+"""Name of the step size beside those of the sites, which no site can have."""
 FIRST_LEG = 200
 """Steps of the first leg."""
 SETTLED = 1.1
@@ -46,8 +54,11 @@ def arrive(
     num_chains: int,
     key: int,
     seconds: float,
+    folder: Path,
 ) -> tuple[dict[str, Array], float]:
     """Return where chains arrive, as the program's own values, and a step size that fits the sharpest place they saw.
+
+    How far they come depends on the time there is: a run that goes on where it was finds its pilot in the folder.
 
     Parameters
     ----------
@@ -59,30 +70,49 @@ def arrive(
         As of ``simulate``.
     seconds
         Wall time after which no further leg is begun; two are run at least.
+    folder
+        Where the answer is kept.
 
     Raises
     ------
     InputError
         If chains are lost however small the steps.
     """
-    started, length, travelled = time.monotonic(), FIRST_LEG, 0
+    parts, static = eqx.partition((target, dynamics_of(np.ones(num_chains))), eqx.is_array)
+    made_by = digest([parts, np.array([key, num_chains]), np.array(initial_scale)])
+    path = folder / f"pilot-{type(static[1]).__name__.lower()}-{made_by}-{target.model.program.digest[:8]}.npz"
+    if path.is_file():
+        with np.load(path) as stored:
+            return {name: jnp.asarray(stored[name]) for name, _ in target.model.latents}, float(stored[STEP])
     _, positions = places(target, check_start(target, initial, num_chains), num_chains, key, initial_scale)
+    values, step = _travel(target, dynamics_of, step_of, positions, num_chains, key, seconds)
+    buffer = BytesIO()
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in values.items()} | {STEP: np.array(step)}
+    np.savez(buffer, **arrays)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(path, buffer.getvalue())
+    return values, step
+
+
+def _travel(
+    target: Posterior,
+    dynamics_of: Callable[[np.ndarray], Dynamics],
+    step_of: Callable[[float], float],
+    positions: Position,
+    num_chains: int,
+    key: int,
+    seconds: float,
+) -> tuple[dict[str, Array], float]:
+    """Leg by leg, from positions on."""
+    started, length, travelled = time.monotonic(), FIRST_LEG, 0
     sharpest, halvings = steepest(target, positions), 0
     step = step_of(sharpest)
     while True:
         before, values = time.monotonic(), jax.vmap(target.model.constrain)(positions)
-        tree = simulate(
-            dynamics_of(np.full(num_chains, step)),
-            target,
-            key=key + travelled,
-            num_chains=num_chains,
-            num_draws=1,
-            num_steps=length,
-            initial=values,
-            observables=OBSERVED,
-            progress=False,
-        )
-        final, kept = final_positions(tree)
+        wanted = {"num_chains": num_chains, "num_draws": 1, "observables": OBSERVED, "progress": False}
+        sampler = dynamics_of(np.full(num_chains, step))
+        tree = simulate(sampler, target, key=key + travelled, num_steps=length, initial=values, **wanted)
+        final, kept = final_positions(whole(tree))
         final = jax.tree.map(jnp.asarray, final)
         found = steepest(target, final) if kept.all() else np.inf
         if step > TOO_LONG * step_of(found):

@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,11 @@ ACCEPTANCE = 0.95
 
 
 def choose(
-    target: Posterior, settings: LLC, key: int, seconds: float, times: float = 1.0
+    target: Posterior, settings: LLC, key: int, seconds: float, folder: Path, times: float = 1.0
 ) -> tuple[Dynamics, dict[str, Any]]:
     """Return the sampler that is asked for, or the best that the model has: its exact one, a grid, NUTS; and how it is run.
 
-    Seed and wall time are for finding a step size, which is multiplied by ``times``.
+    Seed, wall time and folder are for finding a step size, which is multiplied by ``times``.
     """
     model, name = target.model, settings.sampler
     if name == "auto":
@@ -73,8 +74,8 @@ def choose(
         step = preconditioned_step(target)
     elif step is None:
         made = partial(KINDS[name], **options)
-        found = arrive(target, made, partial(step_at, name), *start, sum(counts), key, PILOT_SHARE * seconds)
-        more["initial"], step = found
+        rule, share = partial(step_at, name), PILOT_SHARE * seconds
+        more["initial"], step = arrive(target, made, rule, *start, sum(counts), key, share, folder)
     dynamics = KINDS[name](np.repeat(times * step * np.array(rungs), counts), **options)
     return dynamics, more | {"num_warmup": NUM_WARMUP * dynamics.adaptive}
 

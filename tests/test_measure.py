@@ -149,6 +149,20 @@ def test_relaxation_time_is_that_of_the_damped_oscillator(friction, curvature):
     assert relaxation_time({}, curvature) == 1 / curvature
 
 
+@pytest.mark.smoke
+def test_a_measurement_that_was_cut_off_goes_on_from_its_own_pilot(load, x64, tmp_path, monkeypatch):
+    """A pilot lasts as long as there is time: made again it would be another one."""
+    model, shared = (
+        load("linear_regression", num_examples=200),
+        {"second": False, "progress": False, "folder": tmp_path},
+    )
+    first, _ = measure(model, sampler="sghmc", max_seconds=2.0, precision=1e-4, **shared)
+    monkeypatch.setattr(pilot, "_travel", None)
+    again, _ = measure(model, sampler="sghmc", max_seconds=4.0, precision=1e-4, **shared)
+    assert again.settings["num_draws"] >= first.settings["num_draws"]
+    assert again.sampler == first.sampler
+
+
 @pytest.mark.exact
 def test_extrapolation_is_exact_on_lines_and_sees_a_parabola():
     steps, errors = np.array([0.25, 0.5, 1.0]), np.array([0.01, 0.01, 0.02])
