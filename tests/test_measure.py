@@ -7,7 +7,8 @@ from scipy import stats
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd import pilot
 from bayes_vs_sgd.measure import measure
-from bayes_vs_sgd.sampler_choice import extrapolate, relaxation_time
+from bayes_vs_sgd.sampler_choice import choose, extrapolate, relaxation_time
+from bayes_vs_sgd.settings import LLC
 
 Z = stats.norm.isf(1e-6 / 2)
 QUICK = {"progress": False, "max_seconds": 90.0}
@@ -150,17 +151,16 @@ def test_relaxation_time_is_that_of_the_damped_oscillator(friction, curvature):
 
 
 @pytest.mark.smoke
-def test_a_measurement_that_was_cut_off_goes_on_from_its_own_pilot(load, x64, tmp_path, monkeypatch):
+def test_a_measurement_that_goes_on_has_the_pilot_it_began_with(load, x64, tmp_path, monkeypatch):
     """A pilot lasts as long as there is time: made again it would be another one."""
-    model, shared = (
-        load("linear_regression", num_examples=200),
-        {"second": False, "progress": False, "folder": tmp_path},
-    )
-    first, _ = measure(model, sampler="sghmc", max_seconds=2.0, precision=1e-4, **shared)
+    target, settings = bvs.Posterior(load("linear_regression", num_examples=200), 0.2), LLC(sampler="sghmc")
+    first, how = choose(target, settings, 0, 0.0, tmp_path)
+    _, other = choose(target, settings, 1, 0.0, tmp_path)
     monkeypatch.setattr(pilot, "_travel", None)
-    again, _ = measure(model, sampler="sghmc", max_seconds=4.0, precision=1e-4, **shared)
-    assert again.settings["num_draws"] >= first.settings["num_draws"]
-    assert again.sampler == first.sampler
+    again, same = choose(target, settings, 0, 100.0, tmp_path)
+    np.testing.assert_array_equal(first.step_size, again.step_size)
+    np.testing.assert_array_equal(how["initial"]["w"], same["initial"]["w"])
+    assert np.any(how["initial"]["w"] != other["initial"]["w"])
 
 
 @pytest.mark.exact
