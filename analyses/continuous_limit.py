@@ -24,14 +24,13 @@ tanh(0.1) = 0.20. (Log times are held against the same 0.1.) Writes the figure a
 """
 
 import argparse
-import json
 from functools import lru_cache, reduce
 from math import factorial
 from pathlib import Path
 
 import jax
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.polynomial import Polynomial
 from scipy.integrate import quad
@@ -42,7 +41,7 @@ from bayes_vs_sgd.claims.modes import chain
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison.effects import MARGINS
 from bayes_vs_sgd.dynamics import GaussianNoise, StochasticGradientFlow
-from bayes_vs_sgd.report.figures import GREY, TWO_SIDED, new_figure
+from bayes_vs_sgd.report.figures import GREY, TWO_SIDED, new_figure, write_analysis
 from bayes_vs_sgd.results import final_positions
 from bayes_vs_sgd.theory.quadratic import continuous_covariance, stationary_covariance
 
@@ -78,9 +77,7 @@ def main() -> None:
     for p in path + law + boundaries:
         print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in p.items()))
     content = {"path": path, "law": law, "boundaries": boundaries}
-    (arguments.out / "continuous_limit.json").write_text(json.dumps(content, indent=1) + "\n")
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "continuous_limit"}):
-        draw(content).savefig(arguments.out / "continuous_limit.svg", metadata={"Date": None})
+    write_analysis(arguments.out, "continuous_limit", content, draw(content))
 
 
 @lru_cache
@@ -196,7 +193,7 @@ def crossings(rows: str, points: list[dict]) -> list[dict]:
     return found
 
 
-def draw(content: dict) -> matplotlib.figure.Figure:
+def draw(content: dict) -> Figure:
     """Both errors of the path and of the law against learning rate x sharpness."""
     figure = new_figure(8.6, 4.0)
     panels = dict(zip(("path", "law"), figure.subplots(1, 2), strict=True))

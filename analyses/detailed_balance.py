@@ -24,19 +24,16 @@ correlations that rotated noise gives to modes. Writes the figure and its number
 """
 
 import argparse
-import json
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
+from matplotlib.figure import Figure
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.claims.programs import quadratic
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison.effects import MARGINS
-from bayes_vs_sgd.report.figures import GREY, TWO_SIDED, new_figure
+from bayes_vs_sgd.report.figures import GREY, TWO_SIDED, new_figure, write_analysis
 from bayes_vs_sgd.theory.quadratic import continuous_covariance, production_rate, stationary_covariance
 
 HERE = Path(__file__).parent
@@ -61,9 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
     prepare_jax([])
     points = [measure(key, arguments.num_seeds, **case) for key, case in enumerate(CASES)]
-    (arguments.out / "detailed_balance.json").write_text(json.dumps(points, indent=1) + "\n")
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "detailed_balance"}):
-        draw(points).savefig(arguments.out / "detailed_balance.svg", metadata={"Date": None})
+    write_analysis(arguments.out, "detailed_balance", points, draw(points))
 
 
 def measure(
@@ -111,19 +106,10 @@ def rotated(kappa: float, angle: float) -> np.ndarray:
 def positions(
     hessian: np.ndarray, noise: np.ndarray, dynamics: bvs.Optimizer, key: int, num_seeds: int, num_warmup: int
 ) -> np.ndarray:
-    """Stationary positions (seed, draw, 2) of SGD on a quadratic of this diagonal Hessian and this noise."""
-    data = quadratic(hessian, noise).data
-    scale = 1 / np.sqrt(np.diag(hessian))
-
-    def program(x):  # independent normals, as no step then solves a triangular system
-        theta = numpyro.sample("theta", dist.Normal(0, 10).expand((2,)).to_event(1))
-        with numpyro.plate("examples", x.shape[0]):
-            numpyro.sample("x", dist.Normal(theta, scale).to_event(1), obs=x)
-
-    model = bvs.Model(program, {"x": np.asarray(data["x"])}, optimum={"theta": np.zeros(2)})
+    """Stationary positions (seed, draw, 2) of SGD on a quadratic of this Hessian and this noise."""
     tree = bvs.simulate(
-        dynamics, bvs.Posterior(model), key=key, num_chains=num_seeds, num_warmup=num_warmup, num_steps=DRAWS,
-        num_draws=DRAWS, initial="optimum", observables=["loss"], record_positions=True, progress=False,
+        dynamics, bvs.Posterior(quadratic(hessian, noise)), key=key, num_chains=num_seeds, num_warmup=num_warmup,
+        num_steps=DRAWS, num_draws=DRAWS, initial="optimum", observables=["loss"], record_positions=True, progress=False,
     )  # fmt: skip
     return np.asarray(tree["posterior"]["theta"].values, float)
 
@@ -144,7 +130,7 @@ def current(area_rate: float, covariance: np.ndarray, diffusion: np.ndarray, tra
     return float(area_rate / 2 * np.sqrt(unit))
 
 
-def draw(points: list[dict]) -> matplotlib.figure.Figure:
+def draw(points: list[dict]) -> Figure:
     """The misfit against the angle, a line a ratio of curvatures, and against the current, a line a ratio of the noise."""
     figure = new_figure(8.6, 3.9)
     left, right = figure.subplots(1, 2)

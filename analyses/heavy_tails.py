@@ -20,19 +20,18 @@ of single steps far from the optimum; and where these cross 0.1 and 2. Writes th
 """
 
 import argparse
-import json
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy.optimize import root_scalar
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.assumptions.tails import hill
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison.effects import MARGINS
-from bayes_vs_sgd.report.figures import COLOURS, TWO_SIDED, new_figure
+from bayes_vs_sgd.report.figures import COLOURS, TWO_SIDED, new_figure, write_analysis
 from bayes_vs_sgd.theory.heavy_tails import finite_variance_learning_rate, moment_growth, tail_index
 from bayes_vs_sgd.theory.quadratic import stationary_covariance
 
@@ -74,10 +73,7 @@ def main() -> None:
     for p in points + boundaries:
         place = f"dimension {p['dimension']}, batch {p['batch']}" + (f", rate {p['rate']:.3g}" if "rate" in p else "")
         print(f"{place}: {p['kind']} {p['measured']:.4g} ± {p['error']:.2g}, predicted {p['predicted']:.4g}")
-    content = json.dumps({"points": points, "boundaries": boundaries}, indent=1)
-    (arguments.out / "heavy_tails.json").write_text(content + "\n")
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "heavy_tails"}):
-        draw(boundaries).savefig(arguments.out / "heavy_tails.svg", metadata={"Date": None})
+    write_analysis(arguments.out, "heavy_tails", {"points": points, "boundaries": boundaries}, draw(boundaries))
 
 
 def margin_learning_rate(dimension: int, batch: int) -> float:
@@ -155,7 +151,7 @@ def boundary(points: list[dict], dimension: int, batch: int, kind: str) -> dict:
     return place | {"measured": float(x[1] + (level - y[1]) / slope), "error": float(spread), "predicted": predicted}
 
 
-def draw(boundaries: list[dict]) -> matplotlib.figure.Figure:
+def draw(boundaries: list[dict]) -> Figure:
     """A map of learning rate and batch for each dimension."""
     figure = new_figure(8.0, 3.8)
     panels = figure.subplots(1, len(DIMENSIONS), sharey=True)
@@ -192,8 +188,7 @@ def zones(axes: Axes, dimension: int) -> None:
     axes.set_xticks(BATCHES, [str(b) for b in BATCHES])
     axes.set_yticks([0.05, 0.1, 0.2, 0.5, 1, 2], ["0.05", "0.1", "0.2", "0.5", "1", "2"])
     axes.minorticks_off()
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 if __name__ == "__main__":

@@ -23,16 +23,15 @@ tenths of a per cent here where there are more than two layers.) Writes the figu
 """
 
 import argparse
-import json
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.integrate import solve_ivp
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.cli import prepare_jax
-from bayes_vs_sgd.report.figures import COLOURS, TWO_SIDED, new_figure
+from bayes_vs_sgd.report.figures import COLOURS, TWO_SIDED, new_figure, write_analysis
 from bayes_vs_sgd.results import final_positions
 
 HERE = Path(__file__).parent
@@ -67,9 +66,7 @@ def main() -> None:
     prepare_jax([])
     wanted = [(depth, *run) for depth in DEPTHS for run in RUNS]
     points = [measure(*point, arguments.length, arguments.num_seeds, seed) for seed, point in enumerate(wanted)]
-    (arguments.out / "label_noise.json").write_text(json.dumps(points, indent=1) + "\n")
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "label_noise"}):
-        draw(points).savefig(arguments.out / "label_noise.svg", metadata={"Date": None})
+    write_analysis(arguments.out, "label_noise", points, draw(points))
 
 
 def residual(source: str, a: float, batch: int) -> float:
@@ -144,7 +141,7 @@ def imbalance(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     return np.sum(upper**2, axis=(-1, -2)) - np.sum(lower**2, axis=(-1, -2))
 
 
-def draw(points: list[dict]) -> matplotlib.figure.Figure:
+def draw(points: list[dict]) -> Figure:
     """What is left against the number of steps; and the steps N* after which 1/e is left, against the noise."""
     figure = new_figure(9.2, 3.8)
     left, right = figure.subplots(1, 2)
@@ -184,8 +181,7 @@ def draw(points: list[dict]) -> matplotlib.figure.Figure:
     for axes in (left, right):
         axes.minorticks_off()
         axes.legend(frameon=False, fontsize=8)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -14,17 +14,16 @@ hotter runs are a little more unequal, as the loss is no quadratic.) It matters 
 """
 
 import argparse
-import json
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison.effects import MARGINS
 from bayes_vs_sgd.comparison.spectrum import spectrum_at_minimum
-from bayes_vs_sgd.report.figures import new_figure
+from bayes_vs_sgd.report.figures import new_figure, write_analysis
 from bayes_vs_sgd.settings import Compare
 
 HERE = Path(__file__).parent
@@ -53,9 +52,7 @@ def main() -> None:
     for p in points:
         found = f"{p['misfit']:.3f} ± {p['error']:.3f}, predicted {p['predicted']:.3f}"
         print(f"depth {p['depth']}, s1/s2 {p['ratio']:g}, {p['setting']}: {found}")
-    (arguments.out / "noise_anisotropy.json").write_text(json.dumps(points, indent=1) + "\n")
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "noise_anisotropy"}):
-        draw(points).savefig(arguments.out / "noise_anisotropy.svg", metadata={"Date": None})
+    write_analysis(arguments.out, "noise_anisotropy", points, draw(points))
 
 
 def measure(
@@ -86,7 +83,7 @@ def measure(
     }
 
 
-def draw(points: list[dict]) -> matplotlib.figure.Figure:
+def draw(points: list[dict]) -> Figure:
     """The misfit against the ratio, a line a depth."""
     figure = new_figure(5.6, 3.6)
     axes = figure.subplots()
@@ -109,8 +106,7 @@ def draw(points: list[dict]) -> matplotlib.figure.Figure:
     axes.set_xlabel("ratio of the teacher's singular values")
     axes.set_ylabel("misfit of the best temperature\n(half range of log T)")
     axes.legend(frameon=False, fontsize=8)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -22,19 +22,18 @@ file.
 """
 
 import argparse
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison.effects import MARGINS
 from bayes_vs_sgd.comparison.spectrum import STEP, spectrum_at_minimum
-from bayes_vs_sgd.report.figures import COLOURS, GREY, TWO_SIDED, new_figure
+from bayes_vs_sgd.report.figures import COLOURS, GREY, TWO_SIDED, new_figure, write_analysis
 from bayes_vs_sgd.settings import Compare
 from bayes_vs_sgd.theory.quadratic import stationary_covariance
 
@@ -118,9 +117,7 @@ def main() -> None:
         every = 1 if place in (0, len(SERIES) - 1) else 2
         wanted += [(name, replace(rule, epsilon=epsilon), MIDDLE) for epsilon in EPSILONS[::every]]
     points = [measure(*point, arguments.num_seeds, seed) for seed, point in enumerate(wanted)]
-    (arguments.out / "optimizers.json").write_text(json.dumps(points, indent=1) + "\n")
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "optimizers"}):
-        draw(points).savefig(arguments.out / "optimizers.svg", metadata={"Date": None})
+    write_analysis(arguments.out, "optimizers", points, draw(points))
 
 
 def measure(series: str, rule: Rule, ratio: float, num_seeds: int, seed: int) -> dict:
@@ -142,7 +139,7 @@ def measure(series: str, rule: Rule, ratio: float, num_seeds: int, seed: int) ->
     return point
 
 
-def draw(points: list[dict]) -> matplotlib.figure.Figure:
+def draw(points: list[dict]) -> Figure:
     """The misfit against the ratio, a line a rule; and the ratio that is still within the margin, against epsilon."""
     figure = new_figure(9.2, 3.8)
     left, right = figure.subplots(1, 2)
@@ -180,8 +177,7 @@ def draw(points: list[dict]) -> matplotlib.figure.Figure:
     for axes in (left, right):
         axes.minorticks_off()
         axes.legend(frameon=False, fontsize=8)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

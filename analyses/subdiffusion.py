@@ -26,20 +26,19 @@ not age. Writes the figure and its numbers beside this file.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.optimize import brentq
 from scipy.special import betainc, betaincinv
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison.effects import MARGINS
-from bayes_vs_sgd.report.figures import COLOURS, TWO_SIDED, new_figure
+from bayes_vs_sgd.report.figures import COLOURS, TWO_SIDED, new_figure, write_analysis
 from bayes_vs_sgd.theory.fractional import mittag_leffler
 from bayes_vs_sgd.theory.quadrature import unit_nodes
 
@@ -79,9 +78,7 @@ def main() -> None:
             found = f"{p['measured']:.4f} ± {p['error']:.4f}, predicted {p['predicted']:.4f}"
             print(f"{d['dynamics']}, age {p['age']:g}, lag {p['lag']:g}: displacement {found}")
     found = {"points": points, "displacements": displacements}
-    (arguments.out / "subdiffusion.json").write_text(json.dumps(found, indent=1) + "\n")
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "subdiffusion"}):
-        draw(found).savefig(arguments.out / "subdiffusion.svg", metadata={"Date": None})
+    write_analysis(arguments.out, "subdiffusion", found, draw(found))
 
 
 def boundary(alpha: float, width: float) -> float:
@@ -202,7 +199,7 @@ def displacements(path: np.ndarray, predicted: Callable[[float, float], float]) 
     return slope | {"points": points}
 
 
-def draw(found: dict) -> matplotlib.figure.Figure:
+def draw(found: dict) -> Figure:
     """The boundary in index and time; the displacements."""
     figure = new_figure(8.0, 3.6)
     left, right = figure.subplots(1, 2)
@@ -238,8 +235,7 @@ def draw(found: dict) -> matplotlib.figure.Figure:
     right.legend(frameon=False, fontsize=8, loc="lower right")
     for axes in (left, right):
         axes.minorticks_off()
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

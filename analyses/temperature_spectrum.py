@@ -9,16 +9,14 @@ beside this file; the claims are tested in ``tests/test_spectrum.py``.
 """
 
 import argparse
-import json
 from pathlib import Path
 
-import matplotlib
 from rich.console import Console
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison.spectrum import Spectrum, spectrum_at_minimum
-from bayes_vs_sgd.report.figures import spectrum_figure
+from bayes_vs_sgd.report.figures import spectrum_figure, write_analysis
 from bayes_vs_sgd.report.tables import spectrum_table
 from bayes_vs_sgd.settings import Compare
 
@@ -44,11 +42,8 @@ def main() -> None:
     arguments = parser.parse_args()
     prepare_jax([])
     found = {title: measure(*panel, arguments.num_seeds) for title, panel in PANELS.items()}
-    figure = spectrum_figure(found)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "spectrum"}):
-        figure.savefig(arguments.out / "temperature_spectrum.svg", metadata={"Date": None})
     numbers = {title: [spectrum.to_json() for spectrum in spectra] for title, spectra in found.items()}
-    (arguments.out / "temperature_spectrum.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    write_analysis(arguments.out, "temperature_spectrum", numbers, spectrum_figure(found))
     for title, spectra in found.items():
         print(title)
         Console(width=110).print(spectrum_table(spectra))

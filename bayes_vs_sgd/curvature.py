@@ -42,9 +42,8 @@ def hessian_eigenvalues(
         return jax.jvp(gradient, (vector,), (v,))[1]
 
     values, _ = lanczos(product, start)
-    return jnp.where(
-        jnp.any(product(start) != 0), jnp.sort(values), 0.0
-    )  # nothing is spanned by a Hessian that vanishes
+    # A Hessian that vanishes spans nothing, and Lanczos divides by 0.
+    return jnp.where(jnp.any(product(start) != 0), jnp.sort(values), 0.0)
 
 
 @dataclass(frozen=True)

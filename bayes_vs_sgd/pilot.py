@@ -8,7 +8,6 @@ the curvature has grown by less than a tenth.
 
 import time
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from .posterior import Posterior
 from .results import final_positions, whole
 from .simulate import simulate
 from .start import check_start, places
-from .store import write_file
+from .store import remembered
 
 OBSERVED = ["loss", "squared_norm"]
 """What a measurement records; the same here, so that one compiled program does both."""
@@ -80,18 +79,16 @@ def arrive(
     """
     parts, static = eqx.partition((target, dynamics_of(np.ones(num_chains))), eqx.is_array)
     made_by = digest([parts, np.array([key, num_chains]), np.array(initial_scale)])
-    path = folder / f"pilot-{type(static[1]).__name__.lower()}-{made_by}-{target.model.program.digest[:8]}.npz"
-    if path.is_file():
-        with np.load(path) as stored:
-            return {name: jnp.asarray(stored[name]) for name, _ in target.model.latents}, float(stored[STEP])
-    _, positions = places(target, check_start(target, initial, num_chains), num_chains, key, initial_scale)
-    values, step = _travel(target, dynamics_of, step_of, positions, num_chains, key, seconds)
-    buffer = BytesIO()
-    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in values.items()} | {STEP: np.array(step)}
-    np.savez(buffer, **arrays)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(path, buffer.getvalue())
-    return values, step
+    name = f"pilot-{type(static[1]).__name__.lower()}-{made_by}-{target.model.program.digest[:8]}.npz"
+
+    def travelled() -> dict[str, Any]:
+        _, positions = places(target, check_start(target, initial, num_chains), num_chains, key, initial_scale)
+        values, step = _travel(target, dynamics_of, step_of, positions, key, seconds)
+        return {STEP: step} | jax.tree.map(np.asarray, values)
+
+    found = remembered(folder / name, travelled)
+    step = found.pop(STEP)
+    return jax.tree.map(jnp.asarray, found), step
 
 
 def _travel(
@@ -99,11 +96,11 @@ def _travel(
     dynamics_of: Callable[[np.ndarray], Dynamics],
     step_of: Callable[[float], float],
     positions: Position,
-    num_chains: int,
     key: int,
     seconds: float,
 ) -> tuple[dict[str, Array], float]:
     """Leg by leg, from positions on."""
+    num_chains = len(next(iter(positions.values())))
     started, length, travelled = time.monotonic(), FIRST_LEG, 0
     sharpest, halvings = steepest(target, positions), 0
     step = step_of(sharpest)
@@ -129,7 +126,11 @@ def _travel(
 
 
 def steepest(target: Posterior, positions: Position) -> float:
-    """Largest curvature of -log p where the chains are, that of the prior taken to be 1."""
+    """Largest curvature of -log p where the chains are."""
     spectra = jax.vmap(lambda x: hessian_eigenvalues(target.model, x, NUM_LANCZOS, 2 * NUM_LANCZOS))(positions)
-    found = float(spectra[:, -1].max())
-    return float(target.scale) * max(found, 0.0) + 1.0 + float(target.localization)
+    return steepness(target, float(spectra[:, -1].max()))
+
+
+def steepness(target: Posterior, sharpness: float) -> float:
+    """Curvature of -log p where that of the loss is ``sharpness`` and that of the prior is taken to be 1."""
+    return float(target.scale) * max(sharpness, 0.0) + 1.0 + float(target.localization)

@@ -17,7 +17,7 @@ from .curvature import hessian_eigenvalues, reference_point
 from .dynamics import MALA, NUTS, SGHMC, SGLD, SGNHT, AdamSGLD, AdjustedMCLMC, Dynamics, Grid, RMSpropSGLD
 from .errors import InputError
 from .estimate import Estimate, with_error
-from .pilot import arrive
+from .pilot import arrive, steepness
 from .posterior import Posterior
 from .settings import LLC
 
@@ -89,8 +89,8 @@ def preconditioned_step(target: Posterior) -> float:
     """A tenth of 1/(G h), h the largest curvature of -log p at the minimum, G the preconditioner at temperature 1/(n beta)."""
     scale, minimum = float(target.scale), reference_point(target.model, target.center)
     sharpness = max(float(hessian_eigenvalues(target.model, minimum.position)[-1]), 0.0)
-    curvature = scale * sharpness + 1.0 + float(target.localization)
-    return 0.1 * (float(RMSpropSGLD().damping) + math.sqrt(sharpness / scale)) / curvature
+    preconditioned = steepness(target, sharpness) / (float(RMSpropSGLD().damping) + math.sqrt(sharpness / scale))
+    return OVERDAMPED / preconditioned
 
 
 def extrapolate(steps: np.ndarray, values: np.ndarray, errors: np.ndarray) -> tuple[Estimate, float | None]:

@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,18 @@ def write_file(path: str | Path, content: str | bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def remembered(path: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Arrays and numbers of an .npz file, which are made and written where it is not there yet."""
+    if path.is_file():
+        with np.load(path) as stored:
+            return {name: stored[name] if stored[name].ndim else float(stored[name]) for name in stored}
+    found, buffer = dict(make()), BytesIO()
+    np.savez(buffer, **found)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, buffer.getvalue())
+    return found
 
 
 def _short(value: Any) -> str:

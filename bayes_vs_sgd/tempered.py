@@ -8,7 +8,6 @@ are random; their scale follows the acceptance rate from stage to stage, since t
 thinner than their covariance tells.
 """
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from jaxtyping import Array, Float
 from .manifest import digest
 from .observables import select
 from .posterior import Posterior
-from .store import write_file
+from .store import remembered
 
 MOST_STAGES = 400
 LEAPFROGS = 16
@@ -77,17 +76,8 @@ def tempered(
     arrays, static = eqx.partition(target, eqx.is_array)
     made_by = [arrays, jax.random.key_data(key), np.array([num_particles, num_moves]), np.array(target_ess)]
     path = folder / f"ladder-{digest(made_by)}-{static.model.program.digest[:8]}.npz"
-    if path.is_file():
-        with np.load(path) as stored:
-            found: dict[str, Any] = {
-                name: stored[name] if stored[name].ndim else float(stored[name]) for name in stored
-            }
-        return Ladder(**found)
-    run, buffer = _replicate(target, key, num_particles, num_moves, target_ess), BytesIO()
-    np.savez(buffer, **run._asdict())
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(path, buffer.getvalue())
-    return run
+    found = remembered(path, lambda: _replicate(target, key, num_particles, num_moves, target_ess)._asdict())
+    return Ladder(**found)
 
 
 def _replicate(target: Posterior, key: Array, num_particles: int, num_moves: int, target_ess: float) -> Ladder:

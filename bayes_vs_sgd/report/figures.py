@@ -1,8 +1,12 @@
 """Figures of what was found: temperature spectra, effects, running means. Plain matplotlib objects, to be restyled."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 from zlib import crc32
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,6 +35,13 @@ def new_figure(width: float, height: float) -> Figure:
     figure = plt.figure(figsize=(width, height), layout="constrained")
     plt.close(figure)
     return figure
+
+
+def write_analysis(folder: Path, name: str, numbers: Any, figure: Figure) -> None:
+    """Write NAME.json and NAME.svg, of which the same numbers make the same bits."""
+    (folder / f"{name}.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
 
 
 def colour(dynamics: str) -> str:
