@@ -76,6 +76,16 @@ def test_hill_of_pareto_norms():
 
 
 @pytest.mark.exact
+def test_noise_of_few_values_has_no_tail():
+    """Batches of one example repeat each gradient: the largest norms are all one number, and Hill's ratio was 0/0."""
+    rng = np.random.default_rng(0)
+    found = bvs.tail_index(rng.normal(size=(8, 2))[rng.integers(8, size=16_000)], independent=True)
+    assert found.hill.value == found.extreme.value == np.inf
+    assert found.hill.interval == (np.inf, np.inf)
+    assert found.heavy is False
+
+
+@pytest.mark.exact
 def test_surrogates_keep_correlations_and_drop_the_tail():
     rng = np.random.default_rng(3)
     samples = autoregressive(stable(rng, 1.2, 5000, 3)) @ rng.normal(size=(3, 3)) + 1.0

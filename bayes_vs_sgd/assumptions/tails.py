@@ -123,9 +123,11 @@ def tail_index(
 
 
 def hill(samples: Float[np.ndarray, "sample dimension"], num_upper: int) -> tuple[float, float]:
-    """Hill's estimate of 1/alpha from the largest norms, and its standard error."""
+    """Hill's estimate of 1/alpha from the largest norms, and its standard error: 0 where all of these are equal."""
     norms = np.linalg.norm(samples, axis=1)
     threshold = np.partition(norms, -num_upper - 1)[-num_upper - 1]
+    if threshold == norms.max():  # noise of few values, as batches of one example have
+        return 0.0, 0.0
     return _ratio(np.log(np.maximum(norms, threshold) / threshold), norms > threshold)
 
 
@@ -150,11 +152,13 @@ def _tail(inverse: float, error: float, nulls: np.ndarray, confidence: float) ->
     half = scipy.stats.t(NUM_GROUPS - 1).ppf((1 + confidence) / 2) * error
     spread = np.std(nulls, ddof=1) * (1 + 1 / len(nulls)) ** 0.5  # of one more surrogate about their mean
     width = scipy.stats.t(len(nulls) - 1).ppf((1 + confidence) / 2) * spread
-    return Tail(1 / inverse, error / inverse**2, _inverted(inverse, half), _inverted(float(np.mean(nulls)), width))
+    value, deviation = (1 / inverse, error / inverse**2) if inverse else (np.inf, 0.0)
+    return Tail(value, deviation, _inverted(inverse, half), _inverted(float(np.mean(nulls)), width))
 
 
 def _inverted(center: float, half: float) -> tuple[float, float]:
-    return 1 / (center + half), 1 / (center - half) if half < center else np.inf
+    low, high = center + half, center - half
+    return 1 / low if low > 0 else np.inf, 1 / high if high > 0 else np.inf
 
 
 def _independent(samples: np.ndarray) -> Callable[[np.random.Generator], np.ndarray]:
