@@ -43,7 +43,12 @@ def test_compare_writes_its_answer(capsys):
     (found,) = answer["comparisons"]
     assert found["dynamics"] == "sgd"
     assert {"function", "geometry", "off_data"} == set(found["verdicts"])
-    assert set(found["inverse_temperature"]) == {"theory", "fitted", "fitted_standard_error", "used"}
+    kinds = {"theory", "fitted", "fitted_standard_error", "used", "matched", "matched_standard_error"}
+    assert set(found["inverse_temperature"]) == kinds
+    assert [t["name"] for t in found["tests"]] == ["mmd", "stein", "ksd"]
+    assert all(0 < t["p"] <= t["p_holm"] <= 1 and 0 < t["power_at_margin"] < 1 for t in found["tests"])
+    assert found["reason"]
+    assert found["seeds_needed"] is None  # it is decided
     assert answer["reference"]["passed"] is True
     before = sorted(p.name for p in Path("run").rglob("*"))
     assert run(["compare", DLN, "--dynamics", "sgd", *TOY, "--json", "again.json", "--resume", "run"]) == 0

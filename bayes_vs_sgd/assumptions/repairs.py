@@ -14,7 +14,7 @@ import numpy as np
 
 from ..comparison.compare import Comparison
 from ..comparison.run import Study, Walk
-from ..comparison.verdict import INCONCLUSIVE, MATCH, MISMATCH, NO_VERDICT, UNRESOLVED
+from ..comparison.verdict import DETECTABLE, INCONCLUSIVE, MATCH, MISMATCH, NO_VERDICT, UNRESOLVED
 from ..dynamics import GaussianNoise, Minibatch, Optimizer
 from ..dynamics.gradients import Gradient
 from ..dynamics.white_noise import WhiteNoise
@@ -160,7 +160,7 @@ def interventions(study: Study, dynamics: Optimizer, plain: str, deadline: float
     def matches(chosen: tuple[str, ...]) -> bool:
         walk = repaired(study, dynamics, chosen, start)
         tried.append(Repaired(chosen, decided(study, f"repaired {' + '.join(chosen)}", walk, deadline)))
-        return tried[-1].comparison.verdict == MATCH
+        return tried[-1].comparison.verdict in (MATCH, DETECTABLE)
 
     # White noise of one size is Gaussian and has every direction; batches, and their order, have no part in it.
     smallest = tuple(name for name in names if name not in ("central limit", "independent batches", "non-degeneracy"))
@@ -184,7 +184,7 @@ def interventions(study: Study, dynamics: Optimizer, plain: str, deadline: float
 def reason(plain: Comparison, found: Interventions | None) -> str:
     """The one sentence: what has to be repaired for the law to be the posterior."""
     name, seeds = plain.dynamics, plain.num_seeds
-    if plain.verdict == MATCH:
+    if plain.verdict in (MATCH, DETECTABLE):
         return f"{name} samples the tempered posterior within the margins: nothing needs repair"
     if plain.verdict == NO_VERDICT:
         return f"{name}: {plain.reason}"

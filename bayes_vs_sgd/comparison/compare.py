@@ -19,17 +19,20 @@ from ..results import final_positions
 from ..start import value_shapes
 from . import verdict as rules
 from .effects import MARGINS, Effect, Sample, location_and_scale, scalar_draws
+from .embedding import GlobalTest
 from .prediction import held_out_prediction
 from .spectrum import Spectrum
 from .stationarity import ENSEMBLE, is_ensemble, law, unsettled
-from .temperature import SteinTerms, stein_terms
+from .temperature import SteinTerms, matched_scale
+from .whole_law import ensemble_scores, global_tests
 
 LOST_LIMIT = 0.01
+OPEN = (rules.INCONCLUSIVE, rules.UNRESOLVED)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found of one dynamics; ``effects`` decide, the rest explains."""
+    """What was found of one dynamics; ``effects`` and ``tests`` decide, the rest explains."""
 
     dynamics: str
     settings: dict[str, Any]
@@ -42,10 +45,12 @@ class Comparison:
     inverse_temperature: dict[str, float | None]
     reference: Quality
     effects: list[Effect]
+    tests: list[GlobalTest]
     learning_coefficient: dict[str, float | None]
     verdicts: dict[str, str | None]
     verdict: str
     reason: str
+    seeds_needed: int | None = None
     held_out: dict[str, Any] | None = None
     spectrum: Spectrum | None = None
 
@@ -55,6 +60,7 @@ class Comparison:
         content["spectrum"] = None if self.spectrum is None else self.spectrum.to_json()
         content["reference"] = self.reference.to_json()
         content["effects"] = [e.to_json() for e in self.effects]
+        content["tests"] = [t.to_json() for t in self.tests]
         return finite_or_none(content)
 
     def _repr_html_(self) -> str:
@@ -77,12 +83,6 @@ def primary(target: Posterior, names: list[str] | None = None) -> dict[str, Obse
     return {name: replace(item, group=item.group or "function") for name, item in chosen.items()}
 
 
-def ensemble_terms(tree: xr.DataTree, target: Posterior, chosen: dict[str, Observable]) -> dict[str, SteinTerms]:
-    """Stein terms of all seeds of an ensemble at the end, along grad L and along the modes among some observables."""
-    modes = {k: v for k, v in chosen.items() if v.mode} if target.model.optimum is not None else {}
-    return stein_terms(target, final_positions(tree)[0], modes)
-
-
 def compare(
     tree: xr.DataTree,
     reference: xr.DataTree,
@@ -92,6 +92,7 @@ def compare(
     primary_observables: list[str] | None = None,
     seeds: slice = slice(None),
     inverse_temperature: dict[str, float | None] | None = None,
+    fitted: bool = False,
     scale: float | None = None,
     least_loss: float | None = None,
 ) -> Comparison:
@@ -112,7 +113,10 @@ def compare(
     seeds
         Seeds that are tested (those used to fit a temperature are left out).
     inverse_temperature
-        ``theory``, ``fitted`` with its ``fitted_standard_error``, and ``used``, for the record.
+        ``theory``, ``fitted`` with its ``fitted_standard_error``, and ``used``, for the record; ``matched``, at which the mean
+        losses agree, is added.
+    fitted
+        Whether the reference's temperature was fitted to the run: then the global tests ask whether any temperature fits.
     scale
         n beta at which the learning coefficient is printed; the reference's by default.
     least_loss
@@ -133,22 +137,24 @@ def compare(
         raise InputError(f"{kept.size} chains of fewer than 4 draws: give {ENSEMBLE} chains, or longer ones")
     tested = np.flatnonzero(kept)[seeds]
     effects: list[Effect] = []
+    tests: list[GlobalTest] = []
     if len(tested) >= 2 and judged.ess_min > 0:
-        terms = ensemble_terms(tree, target, chosen) if ensemble else {}
+        seen = ensemble_scores(tree, target, chosen) if ensemble else None
         for label, item in chosen.items():
             draws = scalar_draws(tree, label)[tested]
             sample = Sample(draws[:, -1:] if ensemble else draws, ensemble)
             effects += location_and_scale(label, str(item.group), sample, Sample(scalar_draws(reference, label), False))
-            if label in terms and item.mode:
+            if seen is not None and label in seen.terms and item.mode:
                 effects.append(
-                    log_temperature(label, str(item.group), terms[label].subset(tested), float(target.scale))
+                    log_temperature(label, str(item.group), seen.terms[label].subset(tested), float(target.scale))
                 )
+        tests = global_tests(tree, reference, target, tested, effects, seen, fitted)
     groups: dict[str, str | None] = dict.fromkeys(rules.GROUPS, rules.NO_VERDICT)
     if effects:
         groups = rules.verdicts(effects)
-    verdict, why = rules.overall(groups), ""
+    verdict, why = rules.overall(groups, tests), ""
     if effects:
-        why = rules.reason(effects, groups, verdict, len(tested))
+        why = rules.reason(effects, groups, verdict, len(tested), tests)
     moving = unsettled(tree, list(chosen)) if effects else None
     if moving:
         why = f"law at step {tree.attrs['num_steps']:,}, where {', '.join(moving)} may still depend on the start; {why}"
@@ -158,7 +164,13 @@ def compare(
         verdict, why = rules.NO_VERDICT, gate
     if inverse_temperature is None:
         inverse_temperature = dict.fromkeys(("theory", "fitted", "fitted_standard_error"))
-        inverse_temperature |= {"used": float(target.inverse_temperature)}
+        inverse_temperature["used"] = float(target.inverse_temperature)
+    matched = (None, None)
+    if effects:
+        losses = law(tree, "loss"), Sample(scalar_draws(reference, "loss"), False)
+        matched = matched_scale(*losses, float(target.scale))
+    at_energy = [None if value is None else value / target.model.num_examples for value in matched]
+    inverse_temperature |= {"matched": at_energy[0], "matched_standard_error": at_energy[1]}
     factor = float(target.scale) if scale is None else scale
     return Comparison(
         dynamics=name or manifest["dynamics"]["name"],
@@ -172,10 +184,12 @@ def compare(
         inverse_temperature=inverse_temperature,
         reference=judged,
         effects=effects,
+        tests=tests,
         learning_coefficient=_excess(law(tree, "loss"), target, factor, least_loss),
         verdicts=groups,
         verdict=verdict,
         reason=why,
+        seeds_needed=rules.seeds_needed(effects, len(tested)) if verdict in OPEN else None,
         held_out=None if gate else held_out_prediction(tree, reference, target),
     )
 

@@ -21,10 +21,11 @@ from ..posterior import Posterior
 from ..results import whole
 from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
-from .compare import Comparison, compare, ensemble_terms, primary
+from .compare import Comparison, compare, primary
 from .spectrum import DEGENERATE, STEP, Spectrum, spectrum_at_minimum, temperature_spectrum, unit_scale
 from .stationarity import hopeless, is_ensemble, unsettled
 from .temperature import reference_scale
+from .whole_law import ensemble_scores
 
 MOMENTUM = 0.9
 MAX_DOUBLINGS = 6
@@ -230,11 +231,11 @@ class Study:
         fitting = dynamics.law == "none" and self.settings.inverse_temperature is None
         fitting = fitting and (is_ensemble(tree) if given else self.theory is not None)
         fitted, error = self.fitted_scale(tree, target, slice(0, None, 2) if fitting else slice(None))
-        used, seeds = self.scale, slice(None)
+        used, seeds, chosen = self.scale, slice(None), False
         if given and self.settings.inverse_temperature is None:
             used = float(self.model.num_examples)
         if fitting and fitted is not None and fitted > 0:
-            used, seeds = float(f"{fitted:.4g}"), slice(1, None, 2)
+            used, seeds, chosen = float(f"{fitted:.4g}"), slice(1, None, 2), True
         found = self.reference(used, name)
         self.trees[name] = (tree, found)
         num_examples = self.model.num_examples
@@ -247,6 +248,7 @@ class Study:
             primary_observables=list(self.chosen),
             seeds=seeds,
             inverse_temperature={k: None if v is None else v / num_examples for k, v in temperature.items()},
+            fitted=chosen,
             scale=self.scale,
             least_loss=self.minimum.loss,
         )
@@ -256,7 +258,7 @@ class Study:
         kept = np.flatnonzero(tree["final_position"].to_dataset()["lost_at_step"].values < 0)[seeds]
         if len(kept) < 2:
             return None, None
-        fitted, error = ensemble_terms(tree, target, self.chosen)["loss"].subset(kept).scale()
+        fitted, error = ensemble_scores(tree, target, self.chosen).terms["loss"].subset(kept).scale()
         return (fitted, error) if np.isfinite(fitted) and np.isfinite(error) else (None, None)
 
     def run(self) -> Iterator[Comparison]:

@@ -5,7 +5,8 @@ Under a law proportional to exp(log r - n beta L), any smooth vector field g sat
 .. math:: E[\mathrm{div}\, g + g \cdot \nabla \log r] = n \beta\, E[g \cdot \nabla L],
 
 so every g has its own estimate of n beta, and they agree only if the law is tempered. ``g = grad L`` pools all
-directions; ``g = (phi - c) grad phi`` measures along an observable phi with value c at the optimum.
+directions; ``g = P grad L`` looks at a part of them, P the projection on a site of the program or on a direction v;
+``g = (phi - c) grad phi`` measures along an observable phi with value c at the optimum.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,18 +19,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from scipy.optimize import brentq
 
 from ..curvature import gradient_noise
-from ..diagnostics import ratio_of_means
+from ..diagnostics import mean_error, ratio_of_means
 from ..dynamics.base import Dynamics
 from ..dynamics.gradients import Shuffled
 from ..dynamics.optimizers import Optimizer
 from ..model import Position
 from ..observables import HashableDict, Observable
 from ..posterior import Posterior
+from .effects import Sample
 
 EXACT_TRACE = 256
 NUM_PROBES = 8
+NUM_DIRECTIONS = 4
+SEEDS_A_PARAMETER = 10
+"""Seeds a parameter from which on directions are found in the gradients of the seeds themselves."""
+LEAST_SHARE = 0.1
+"""Effective share of the reference's draws below which they cannot stand for another temperature."""
+FLAT = 1e-6
+"""Directions with less than this share of the largest mean squared gradient are not looked at."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +58,50 @@ class SteinTerms:
         return SteinTerms(self.prior[rows], self.loss[rows])
 
 
+@dataclass(frozen=True)
+class Scores:
+    """Positions of seeds as vectors, and grad log r and grad L there, each (s, d)."""
+
+    positions: np.ndarray
+    prior: np.ndarray
+    loss: np.ndarray
+
+    def directions(self) -> np.ndarray:
+        """Unit vectors (k, d), from the steepest to the flattest, among the principal axes of grad L over the seeds.
+
+        Of a quadratic they are eigenvectors of its Hessian; unlike those they are defined where minima are degenerate.
+        """
+        finite = self.loss[np.isfinite(self.loss).all(axis=1)]
+        number, size = finite.shape
+        if number < SEEDS_A_PARAMETER * size or size < 2:
+            return np.empty((0, size))
+        squares, axes = np.linalg.eigh(finite.T @ finite)
+        steep = np.flatnonzero(squares > FLAT * squares[-1])[::-1]
+        return axes.T[steep[np.unique(np.linspace(0, len(steep) - 1, NUM_DIRECTIONS).round().astype(int))]]
+
+
+def scores(target: Posterior, positions: dict[str, np.ndarray]) -> Scores:
+    """Gradients of an ensemble, of which the score is grad log r - n beta grad L."""
+    return Scores(*(np.asarray(x, float) for x in _scores(target, jax.tree.map(jnp.asarray, positions))))
+
+
+@eqx.filter_jit
+def _scores(target: Posterior, positions: Position) -> tuple[Array, Array, Array]:
+    def both(position):
+        return jax.grad(target.log_regularizer)(position), jax.grad(target.model.loss)(position)
+
+    prior, loss = jax.lax.map(both, positions, batch_size=256)
+    flat = jax.vmap(target.flat)
+    return flat(positions), flat(prior), flat(loss)
+
+
 def stein_terms(
-    target: Posterior, positions: dict[str, np.ndarray], modes: Mapping[str, Observable] | None = None
+    target: Posterior,
+    positions: dict[str, np.ndarray],
+    modes: Mapping[str, Observable] | None = None,
+    directions: np.ndarray | None = None,
 ) -> dict[str, SteinTerms]:
-    """Stein terms of an ensemble along grad L (under the name "loss") and along some observables.
+    """Stein terms of an ensemble along grad L ("loss"), its parts by site and direction, and along some observables.
 
     Parameters
     ----------
@@ -61,13 +111,23 @@ def stein_terms(
         Unconstrained positions with a leading axis of independent seeds.
     modes
         Scalar observables with a value at the model's optimum.
+    directions
+        Unit vectors (k, d) in the order of ``target.flat``.
+
+    Returns
+    -------
+    dict
+        Under "loss", "site NAME" where there are several, "direction 1", ..., and the names of the modes.
     """
-    found = _stein_terms(target, jax.tree.map(jnp.asarray, positions), HashableDict(modes or {}))
+    axes = jnp.zeros((0, target.model.num_parameters)) if directions is None else jnp.asarray(directions, float)
+    found = _stein_terms(target, jax.tree.map(jnp.asarray, positions), HashableDict(modes or {}), axes)
     return {name: SteinTerms(*(np.asarray(x, float) for x in pair)) for name, pair in found.items()}
 
 
 @eqx.filter_jit
-def _stein_terms(target: Posterior, positions: Position, modes: HashableDict) -> dict[str, tuple[Array, Array]]:
+def _stein_terms(
+    target: Posterior, positions: Position, modes: HashableDict, directions: Array
+) -> dict[str, tuple[Array, Array]]:
     model = target.model
 
     def loss(vector):
@@ -80,26 +140,61 @@ def _stein_terms(target: Posterior, positions: Position, modes: HashableDict) ->
         vector = target.flat(position)
         grad_loss = jax.grad(loss)(vector)
         grad_prior = jax.grad(lambda v: target.log_regularizer(target.unflat(v)))(vector)
-        found = {"loss": (_trace(loss, vector) + grad_loss @ grad_prior, grad_loss @ grad_loss)}
+        prior, squares = _diagonal(loss, vector) + grad_loss * grad_prior, grad_loss**2
+        found = {"loss": (jnp.sum(prior), jnp.sum(squares))}
+        if len(position) > 1:
+            priors, losses = target.unflat(prior), target.unflat(squares)
+            found |= {f"site {name}": (jnp.sum(priors[name]), jnp.sum(losses[name])) for name in sorted(position)}
+        for index, axis in enumerate(directions, 1):
+            slope = axis @ grad_loss
+            curvature = axis @ jax.jvp(jax.grad(loss), (vector,), (axis,))[1]
+            found[f"direction {index}"] = (curvature + slope * (axis @ grad_prior), slope**2)
         for name, phi in modes.items():
             assert model.optimum is not None  # modes are measured from the optimum
             along = partial(observed, phi)
             gap = along(vector) - along(target.flat(model.unconstrain(model.optimum)))
             slope = jax.grad(along)(vector)
-            divergence = slope @ slope + gap * _trace(along, vector)
+            divergence = slope @ slope + gap * jnp.sum(_diagonal(along, vector))
             found[name] = (divergence + gap * slope @ grad_prior, gap * slope @ grad_loss)
         return found
 
     return jax.lax.map(terms, positions, batch_size=256)
 
 
-def _trace(function: Callable, vector: Array) -> Array:
-    """Trace of the Hessian: exact for few parameters, else Hutchinson's with fixed probes."""
+def _diagonal(function: Callable, vector: Array) -> Array:
+    """Diagonal of the Hessian: exact for few parameters, else Hutchinson's with fixed probes."""
     gradient = jax.grad(function)
     if vector.size <= EXACT_TRACE:
-        return jnp.trace(jax.jacfwd(gradient)(vector))
+        return jnp.diagonal(jax.jacfwd(gradient)(vector))
     probes = jax.random.rademacher(jax.random.key(0), (NUM_PROBES, vector.size), vector.dtype)
-    return jnp.mean(jax.vmap(lambda z: z @ jax.jvp(gradient, (vector,), (z,))[1])(probes))
+    return jnp.mean(jax.vmap(lambda z: z * jax.jvp(gradient, (vector,), (z,))[1])(probes), axis=0)
+
+
+def matched_scale(loss: Sample, reference: Sample, scale: float) -> tuple[float | None, float | None]:
+    r"""Return the n beta at which the posterior's mean loss is that of a law, and its standard error.
+
+    Draws of the reference at one n beta are weighted to another by :math:`e^{-\delta L}`, as far as the weights leave a tenth of
+    the draws; None where that is not far enough. :math:`dE[L]/d(n\beta) = -\mathrm{Var}\,L`.
+    """
+    values = reference.values.ravel() - reference.values.mean()
+    gap = float(loss.values.mean() - reference.values.mean())
+
+    def weighted(delta: float) -> tuple[float, float, float]:
+        weights = np.exp(-delta * (values - (values.min() if delta > 0 else values.max())))
+        weights /= weights.sum()
+        mean = float(weights @ values)
+        return mean - gap, float(weights @ (values - mean) ** 2), 1 / float(len(values) * weights @ weights)
+
+    near, step = 0.0, -np.sign(gap) * 0.05 * scale
+    if gap == 0 or not np.ptp(values):
+        return (scale, None) if gap == 0 else (None, None)
+    while np.sign(weighted(near + step)[0]) != np.sign(gap):
+        near += step
+        if weighted(near)[2] < LEAST_SHARE or scale + near + step <= 0:
+            return None, None
+    delta: Any = brentq(lambda d: weighted(d)[0], near, near + step)
+    errors = [mean_error(sample.mean()[1], sample.independent) for sample in (loss, reference)]
+    return scale + delta, float(np.hypot(*errors) / weighted(delta)[1])
 
 
 def reference_scale(dynamics: Dynamics, target: Posterior, position: Position) -> float | None:

@@ -7,9 +7,10 @@ from scipy import stats
 
 from ..observables import GROUPS
 from .effects import LEVEL, Effect
+from .embedding import GlobalTest
 
-MATCH, MISMATCH, UNRESOLVED = "match", "mismatch", "different-size-unresolved"
-INCONCLUSIVE, NO_VERDICT = "inconclusive", "no-verdict"
+MATCH, DETECTABLE, MISMATCH = "match", "match-within-margins", "mismatch"
+UNRESOLVED, INCONCLUSIVE, NO_VERDICT = "different-size-unresolved", "inconclusive", "no-verdict"
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -46,15 +47,22 @@ def _verdict(effects: list[Effect], outside: np.ndarray, nonzero: np.ndarray) ->
     return UNRESOLVED if nonzero.any() else INCONCLUSIVE
 
 
-def overall(groups: dict[str, str | None]) -> str:
-    """Mismatch if any group is, match if all are, else the weakest."""
+def overall(groups: dict[str, str | None], tests: Sequence[GlobalTest] = ()) -> str:
+    """Mismatch if any group is, match if all are, else the weakest.
+
+    A global test that rejects (by Holm) makes of a match one within the margins of laws that are detectably not identical,
+    and of what is inconclusive a difference of unresolved size.
+    """
     given = [v for v in groups.values() if v is not None]
     if not given:
         return NO_VERDICT
-    for verdict in (NO_VERDICT, MISMATCH, UNRESOLVED, INCONCLUSIVE):
+    differs = any(test.p_holm < LEVEL for test in tests)
+    for verdict in (NO_VERDICT, MISMATCH, UNRESOLVED):
         if verdict in given:
             return verdict
-    return MATCH
+    if INCONCLUSIVE in given:
+        return UNRESOLVED if differs else INCONCLUSIVE
+    return DETECTABLE if differs else MATCH
 
 
 def seeds_needed(effects: Sequence[Effect], num_seeds: int) -> int | None:
@@ -68,10 +76,19 @@ def seeds_needed(effects: Sequence[Effect], num_seeds: int) -> int | None:
     return int(np.ceil(num_seeds * max(ratios, default=1.0)))
 
 
-def reason(effects: Sequence[Effect], groups: dict[str, str | None], verdict: str, num_seeds: int) -> str:
-    """Say in one line in what way the laws differ, from the effects alone."""
+def reason(
+    effects: Sequence[Effect],
+    groups: dict[str, str | None],
+    verdict: str,
+    num_seeds: int,
+    tests: Sequence[GlobalTest] = (),
+) -> str:
+    """Say in one line in what way the laws differ, from the effects and tests alone."""
     if verdict == MATCH:
         return "every effect is within its margin"
+    if verdict == DETECTABLE:
+        seen = ", ".join(f"{t.name} p = {t.p_holm:.2g}" for t in tests if t.p_holm < LEVEL)
+        return f"every effect is within its margin, but the laws are not identical ({seen})"
     if verdict in (INCONCLUSIVE, UNRESOLVED):
         wide = [e for e in effects if not e.inside]
         needed = seeds_needed(effects, num_seeds)

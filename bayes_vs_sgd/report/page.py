@@ -27,7 +27,7 @@ from .estimate_figures import along_figure, evidence_figure, ladder_figure, runn
 from .estimates import ALONG, along_rows, free_energy_rows, llc_rows
 from .figures import NAMES, TWO_SIDED, colour, forest_figure, spectrum_figure, temperature_range
 from .laws import density_figure, ecdf_difference_figure, path_figure
-from .tables import control_sentence, legend, number, used_beta, with_error
+from .tables import TESTS, control_sentence, legend, number, p_and_power, used_beta, with_error
 
 INK = "#010203"
 """Colour of text and frames in the figures, replaced by the page's own, so that they follow light and dark."""
@@ -72,6 +72,7 @@ def sentence(comparisons: Sequence[Comparison]) -> str:
         by.setdefault(c.verdict, []).append(NAMES.get(c.dynamics, c.dynamics))
     said = {
         "match": "the law of {} is the tempered posterior within the margins",
+        "match-within-margins": "the law of {} is the tempered posterior within the margins, though not identical to it",
         "mismatch": "the law of {} is not",
         "different-size-unresolved": "that of {} differs, by how much is not resolved",
         "inconclusive": "for {} more seeds or steps are needed",
@@ -79,7 +80,7 @@ def sentence(comparisons: Sequence[Comparison]) -> str:
     }
     parts = [text.format(listed(by[verdict])) for verdict, text in said.items() if verdict in by]
     answer = "; ".join(parts) + "."
-    if "match" not in by:
+    if not {"match", "match-within-margins"} & set(by):
         answer = answer.replace("is not", "is not the tempered posterior", 1)
     return answer[0].upper() + answer[1:]
 
@@ -247,5 +248,6 @@ def render(template: str, **content: Any) -> str:
     )
     environment.globals |= {"number": number, "names": NAMES, "used_beta": used_beta, "plain": plain, "colour": colour}
     environment.globals |= {"with_error": with_error, "control_sentence": control_sentence, "two_sided": TWO_SIDED}
+    environment.globals |= {"test_names": TESTS, "p_and_power": p_and_power}
     environment.globals |= {"versions": {name: version(name) for name in LIBRARIES}}
     return environment.get_template(template).render(**content) + "\n"

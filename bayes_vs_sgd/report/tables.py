@@ -12,10 +12,11 @@ from .. import estimate
 from ..comparison.compare import Comparison
 from ..comparison.control import Control
 from ..comparison.effects import Effect
+from ..comparison.embedding import GlobalTest
 from ..comparison.spectrum import Spectrum
 from ..observables import GROUPS
 
-COLOURS = {"match": "green", "mismatch": "red"}
+COLOURS = {"match": "green", "match-within-margins": "green", "mismatch": "red"}
 
 
 def comparison_table(comparisons: Sequence[Comparison], controls: Sequence[Control] = ()) -> Group:
@@ -44,6 +45,8 @@ def comparison_table(comparisons: Sequence[Comparison], controls: Sequence[Contr
         verdicts.add_row(c.dynamics, *cells, steps, *numbers, loss)
     spectra = [c.spectrum for c in comparisons if c.spectrum is not None]
     parts: list[Table | Text] = [effects, verdicts]
+    if any(c.tests for c in comparisons):
+        parts.append(tests_table(comparisons))
     if spectra:
         parts.append(spectrum_table(spectra))
     for control in controls:
@@ -63,6 +66,31 @@ def control_sentence(control: Control) -> str:
     words = {"off_data": "off the data"}
     found = [f"{words.get(group, group)} {v}" for group, v in control.comparison.verdicts.items() if v is not None]
     return f"Control, {control.title}, SGD with the prior's pull: {', '.join(found)} ({control.comparison.reason})."
+
+
+def tests_table(comparisons: Sequence[Comparison]) -> Table:
+    """Whether laws are identical, whatever the margins."""
+    title = "Are they detectably different at all? p-values by Holm (power at the margin)"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    names = list(dict.fromkeys(t.name for c in comparisons for t in c.tests))
+    table.add_column("dynamics", no_wrap=True)
+    for name in names:
+        table.add_column(TESTS.get(name, name), justify="right")
+    for c in comparisons:
+        by = {t.name: t for t in c.tests}
+        table.add_row(c.dynamics, *(p_and_power(by.get(name)) for name in names))
+    return table
+
+
+def p_and_power(test: GlobalTest | None) -> str:
+    """A p-value, and how often the test would see an effect at its margin."""
+    if test is None:
+        return "-"
+    power = "" if test.power_at_margin is None else f" ({test.power_at_margin:.0%})"
+    return f"{test.p_holm:.2g}{power}"
+
+
+TESTS = {"mmd": "observables (MMD)", "stein": "Stein identities", "ksd": "positions (KSD)"}
 
 
 def held_out_table(comparisons: Sequence[Comparison]) -> Table:

@@ -1,0 +1,104 @@
+"""All of a run's law at once: the global tests of an ensemble, with the temperature fixed or fitted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from ..observables import Observable
+from ..posterior import Posterior
+from ..results import final_positions
+from .effects import Effect, Sample, scalar_draws
+from .embedding import GlobalTest
+from .global_tests import MOST_ITEMS, adjusted, ksd, least_changes, mmd, stein
+from .temperature import Scores, SteinTerms, scores, stein_terms
+
+MOST_PARAMETERS = 2000
+"""Most parameters for the kernel Stein discrepancy."""
+
+
+@dataclass(frozen=True)
+class EnsembleScores:
+    """Gradients of all seeds of an ensemble at the end, and its Stein terms."""
+
+    scores: Scores
+    terms: dict[str, SteinTerms]
+
+
+def ensemble_scores(tree: xr.DataTree, target: Posterior, chosen: dict[str, Observable]) -> EnsembleScores:
+    """Scores of an ensemble, and Stein terms along grad L, its parts, and the modes among some observables."""
+    modes = {k: v for k, v in chosen.items() if v.mode} if target.model.optimum is not None else {}
+    positions = final_positions(tree)[0]
+    found = scores(target, positions)
+    return EnsembleScores(found, stein_terms(target, positions, modes, found.directions()))
+
+
+def global_tests(
+    tree: xr.DataTree,
+    reference: xr.DataTree | None,
+    target: Posterior,
+    tested: np.ndarray,
+    effects: Sequence[Effect],
+    ensemble: EnsembleScores | None,
+    fitted: bool,
+    key: int = 0,
+) -> list[GlobalTest]:
+    """Test the law of a run, with p-values by Holm.
+
+    Parameters
+    ----------
+    tree, reference, target
+        As in ``compare``; without a reference the scores alone are tested.
+    tested
+        Chains of the run that take part.
+    effects
+        Primary effects: their observables are what the discrepancy sees, their margins the alternatives of the power.
+    ensemble
+        Scores of the seeds; None for a few long chains, of which the observables alone are tested.
+    fitted
+        Whether the hypothesis is that some temperature fits.
+    key
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    list of GlobalTest
+        None of them where chains are fewer than two.
+    """
+    seeds = tested[:MOST_ITEMS]
+    names = list(dict.fromkeys(e.observable for e in effects))
+    rng = np.random.default_rng(key)
+    found: list[GlobalTest] = []
+    tilts = None
+    if ensemble is not None:
+        tilts = least_changes([change for e in effects if (change := _influence(tree, seeds, e)) is not None])
+        tilts = tilts if len(tilts) else None
+    if reference is not None and names:
+        draws = np.stack([scalar_draws(tree, name)[seeds] for name in names], axis=-1)
+        others = np.stack([scalar_draws(reference, name) for name in names], axis=-1)
+        energy = scalar_draws(reference, "loss") if fitted else None
+        found.append(mmd(draws[:, -1:] if ensemble is not None else draws, others, rng, energy, tilts))
+    if ensemble is not None:
+        scale, terms, at = float(target.scale), ensemble.terms.values(), ensemble.scores
+        prior, loss = (np.stack([getattr(t, side)[seeds] for t in terms], axis=1) for side in ("prior", "loss"))
+        found.append(stein(prior, loss, scale, rng, fitted, tilts))
+        if at.positions.shape[1] <= MOST_PARAMETERS:
+            found.append(ksd(at.positions[seeds], at.prior[seeds], at.loss[seeds], scale, rng, fitted, tilts))
+    return adjusted(found)
+
+
+def _influence(tree: xr.DataTree, seeds: np.ndarray, effect: Effect) -> tuple[np.ndarray, float] | None:
+    """Influence values of an effect's statistic on the seeds, in the units of its margin."""
+    sample = Sample(scalar_draws(tree, effect.observable)[seeds, -1:], True)
+    kinds = {
+        "mean": sample.mean,
+        "log_sd_ratio": sample.log_sd,
+        "median": sample.median,
+        "log_mad_ratio": sample.log_mad,
+    }
+    if effect.kind not in kinds:
+        return None
+    scale = {"mean": sample.log_sd, "median": sample.log_mad}.get(effect.kind)
+    unit = 1.0 if scale is None else float(np.exp(scale()[0]))
+    return kinds[effect.kind]()[1].ravel(), effect.margin * unit
