@@ -39,8 +39,8 @@ from scipy.optimize import brentq
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.claims.modes import chain
 from bayes_vs_sgd.cli import prepare_jax
-from bayes_vs_sgd.comparison.effects import MARGINS
 from bayes_vs_sgd.dynamics import GaussianNoise, StochasticGradientFlow
+from bayes_vs_sgd.margins import MARGINS
 from bayes_vs_sgd.report.figures import GREY, TWO_SIDED, new_figure, write_analysis
 from bayes_vs_sgd.results import final_positions
 from bayes_vs_sgd.theory.quadratic import continuous_covariance, stationary_covariance

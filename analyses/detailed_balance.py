@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.claims.programs import quadratic
 from bayes_vs_sgd.cli import prepare_jax
-from bayes_vs_sgd.comparison.effects import MARGINS
+from bayes_vs_sgd.margins import MARGINS
 from bayes_vs_sgd.report.figures import GREY, TWO_SIDED, new_figure, write_analysis
 from bayes_vs_sgd.theory.quadratic import continuous_covariance, production_rate, stationary_covariance
 

@@ -30,7 +30,7 @@ from scipy.optimize import root_scalar
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.assumptions.tails import hill
 from bayes_vs_sgd.cli import prepare_jax
-from bayes_vs_sgd.comparison.effects import MARGINS
+from bayes_vs_sgd.margins import MARGINS
 from bayes_vs_sgd.report.figures import COLOURS, TWO_SIDED, new_figure, write_analysis
 from bayes_vs_sgd.theory.heavy_tails import finite_variance_learning_rate, moment_growth, tail_index
 from bayes_vs_sgd.theory.quadratic import stationary_covariance

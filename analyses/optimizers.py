@@ -31,8 +31,8 @@ from matplotlib.figure import Figure
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.cli import prepare_jax
-from bayes_vs_sgd.comparison.effects import MARGINS
 from bayes_vs_sgd.comparison.spectrum import STEP, spectrum_at_minimum
+from bayes_vs_sgd.margins import MARGINS
 from bayes_vs_sgd.report.figures import COLOURS, GREY, TWO_SIDED, new_figure, write_analysis
 from bayes_vs_sgd.settings import Compare
 from bayes_vs_sgd.theory.quadratic import stationary_covariance

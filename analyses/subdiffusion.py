@@ -37,7 +37,7 @@ from scipy.special import betainc, betaincinv
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.cli import prepare_jax
-from bayes_vs_sgd.comparison.effects import MARGINS
+from bayes_vs_sgd.margins import MARGINS
 from bayes_vs_sgd.report.figures import COLOURS, TWO_SIDED, new_figure, write_analysis
 from bayes_vs_sgd.theory.fractional import mittag_leffler
 from bayes_vs_sgd.theory.quadrature import unit_nodes

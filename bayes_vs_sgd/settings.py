@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .margins import Margins, margins
+
 DYNAMICS = ("sgd", "sgld", "sgd-shuffled", "sgd-momentum", "adam")
 KNOWN_DYNAMICS = (*DYNAMICS, "gradient-descent")
 SAMPLERS = ("auto", "exact", "grid", "nuts", "mala", "mclmc", "sgld", "rmsprop-sgld", "adam-sgld", "sghmc", "sgnht")
@@ -25,6 +27,17 @@ class Ensemble:
     """What optimisers descend: the loss, or the posterior (with the prior's pull)."""
     observables: tuple[str, ...] = ()
     """Observables that decide, instead of the model's primary ones."""
+    margin_location: float = 0.2
+    """Difference of location that does not matter, in sd of the posterior."""
+    margin_scale: float = 0.1
+    """Difference of the logarithm of the spread that does not matter."""
+    margin_temperature: float = 0.2
+    """Difference of the logarithm of a temperature that does not matter."""
+
+    @property
+    def margins(self) -> Margins:
+        """Margins by kind of effect."""
+        return margins(self.margin_location, self.margin_scale, self.margin_temperature)
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,8 @@ class Compare(Ensemble):
     """Which dynamics are compared; gradient-descent is known too."""
     num_seeds: int = 4000
     """Independent runs of each dynamics."""
+    reference: Literal["auto", "none"] = "auto"
+    """none: go by the posterior's score alone, without draws of it; that can show a mismatch, and never a match."""
     inverse_temperature: float | None = None
     """Fixes beta; by default it is fitted on half the seeds, and the other half is tested."""
     trajectories: tuple[Path, ...] = ()

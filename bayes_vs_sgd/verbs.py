@@ -61,10 +61,11 @@ def compare_verb(model: Model, settings: Compare, run: Run, folder: Path, consol
     console.print(comparison_table(found, seen))
     if missing:
         console.print(f"not looked at within {settings.max_seconds:g} s: {', '.join(missing)}; give --max-seconds")
-    worst = max(found, key=lambda c: (not c.reference.passed, c.reference.rhat_max, -c.reference.ess_min))
+    judged = [c.reference for c in found if c.reference is not None]
+    worst = max(judged, key=lambda r: (not r.passed, r.rhat_max, -r.ess_min), default=None)
     return {
         "model": describe_model(model),
-        "reference": worst.reference.to_json(),
+        "reference": None if worst is None else worst.to_json(),
         "comparisons": [c.to_json() for c in found],
         "controls": [c.to_json() for c in seen],
     }

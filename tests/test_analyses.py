@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bayes_vs_sgd.comparison.effects import MARGINS
+from bayes_vs_sgd.margins import MARGINS
 
 TOY = {
     "temperature_spectrum": ("--num-seeds", "20"),

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from statistical import assert_mean, planted_bug
 
-from bayes_vs_sgd.comparison.effects import MARGINS, Effect, Sample, drift, location_and_scale
+from bayes_vs_sgd.comparison.effects import Effect, Sample, drift, location_and_scale
 from bayes_vs_sgd.comparison.temperature import matched_scale
 from bayes_vs_sgd.comparison.verdict import holm, overall, seeds_needed, verdicts
+from bayes_vs_sgd.margins import MARGINS
 
 REPETITIONS = 400
 

@@ -5,8 +5,9 @@ import pytest
 import xarray as xr
 from scipy.stats import binom
 
-from bayes_vs_sgd.comparison.effects import MARGINS, drift
+from bayes_vs_sgd.comparison.effects import drift
 from bayes_vs_sgd.comparison.stationarity import eighths, has_settled, hopeless
+from bayes_vs_sgd.margins import MARGINS
 
 REPETITIONS, SEEDS = 300, 2000
 pytestmark = pytest.mark.law

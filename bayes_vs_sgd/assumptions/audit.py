@@ -166,7 +166,7 @@ def over_the_law(study: Study, tree: xr.DataTree, dynamics: Optimizer, place: lo
     """What the ensemble and its next steps say."""
     target, gradient, (rate, _) = study.target(study.scale), dynamics.gradient, rate_and_momentum(dynamics)
     found = [*tails(target, dynamics, tree, study.seed), constancy(target, dynamics, tree)]
-    found.append(path.stationarity(tree, list(study.chosen)))
+    found.append(path.stationarity(tree, list(study.chosen), study.settings.margins))
     if is_plain(dynamics) and dynamics.objective == "loss":
         found.append(path.fluctuation_dissipation(target, gradient, rate, path.ended(tree), study.seed))
         if study.model.num_parameters <= MOST_PATHS:

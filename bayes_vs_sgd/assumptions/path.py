@@ -23,6 +23,7 @@ from ..comparison.stationarity import hopeless, unsettled
 from ..diagnostics import ratio_of_means
 from ..dynamics.base import Dynamics
 from ..dynamics.gradients import Gradient
+from ..margins import MARGINS, Margins
 from ..model import Position
 from ..posterior import Posterior
 from ..results import final_positions
@@ -178,9 +179,9 @@ def _epochs(target, gradient, position, num_steps, key):
     return jax.lax.map(epoch, jax.random.split(key, NUM_EPOCHS), batch_size=32)
 
 
-def stationarity(tree: xr.DataTree, names: list[str]) -> Assumption:
+def stationarity(tree: xr.DataTree, names: list[str], margins: Margins = MARGINS) -> Assumption:
     """Whether the law of every observable that decides has forgotten its start; fails where it surely has not."""
-    moving, statistic = unsettled(tree, names), "share of observables not shown to be stationary"
+    moving, statistic = unsettled(tree, names, margins), "share of observables not shown to be stationary"
     if not moving:
         value = np.nan if moving is None else 0.0
         return judged("stationarity", statistic, value, (value, value), 0.0, 0.0)

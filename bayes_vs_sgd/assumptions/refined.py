@@ -70,5 +70,7 @@ def agreement(study: Study, tree: xr.DataTree, other: xr.DataTree) -> tuple[list
     """Effects between the laws of two ensembles at their ends, and the verdict."""
     effects: list[Effect] = []
     for label, item in study.chosen.items():
-        effects += location_and_scale(label, str(item.group), law(tree, label), law(other, label))
+        effects += location_and_scale(
+            label, str(item.group), law(tree, label), law(other, label), study.settings.margins
+        )
     return effects, rules.overall(rules.verdicts(effects)) if effects else rules.NO_VERDICT

@@ -116,6 +116,7 @@ def _with_batch(gradient: Gradient, batch: Any, independent: bool, gaussian: boo
 def posterior_start(study: Study, plain: str) -> dict[str, np.ndarray]:
     """Positions of the reference of a comparison that was made, enough for the most seeds."""
     _, reference = study.trees[plain]
+    assert reference is not None  # an audit has one
     number, rng = POWER * study.settings.num_seeds, np.random.default_rng(study.seed)
     sites = [name for name, _ in study.model.latents]
     if not set(sites) <= set(reference["posterior"].data_vars):

@@ -13,12 +13,13 @@ from ..curvature import reference_point
 from ..diagnostics import Quality, finite_or_none, mean_error, quality
 from ..errors import InputError
 from ..manifest import target_of
+from ..margins import MARGINS, Margins
 from ..observables import Observable, available, select
 from ..posterior import Posterior
 from ..results import final_positions
 from ..start import value_shapes
 from . import verdict as rules
-from .effects import MARGINS, Effect, Sample, location_and_scale, scalar_draws
+from .effects import Effect, Sample, location_and_scale, scalar_draws
 from .embedding import GlobalTest
 from .prediction import held_out_prediction
 from .spectrum import Spectrum
@@ -43,7 +44,7 @@ class Comparison:
     num_seeds: int
     chains_lost: int
     inverse_temperature: dict[str, float | None]
-    reference: Quality
+    reference: Quality | None
     effects: list[Effect]
     tests: list[GlobalTest]
     learning_coefficient: dict[str, float | None]
@@ -58,7 +59,7 @@ class Comparison:
         """Plain values."""
         content = {k: getattr(self, k) for k in self.__dataclass_fields__}
         content["spectrum"] = None if self.spectrum is None else self.spectrum.to_json()
-        content["reference"] = self.reference.to_json()
+        content["reference"] = None if self.reference is None else self.reference.to_json()
         content["effects"] = [e.to_json() for e in self.effects]
         content["tests"] = [t.to_json() for t in self.tests]
         return finite_or_none(content)
@@ -85,7 +86,7 @@ def primary(target: Posterior, names: list[str] | None = None) -> dict[str, Obse
 
 def compare(
     tree: xr.DataTree,
-    reference: xr.DataTree,
+    reference: xr.DataTree | None,
     target: Posterior | None = None,
     *,
     name: str | None = None,
@@ -93,6 +94,7 @@ def compare(
     seeds: slice = slice(None),
     inverse_temperature: dict[str, float | None] | None = None,
     fitted: bool = False,
+    margins: Margins = MARGINS,
     scale: float | None = None,
     least_loss: float | None = None,
 ) -> Comparison:
@@ -103,7 +105,7 @@ def compare(
     tree
         An ensemble (100 chains or more: the law across chains at the last draw) or a few long chains (the time average).
     reference
-        Draws of the tempered posterior.
+        Draws of the tempered posterior; None to go by its score alone, which can show a mismatch and never a match.
     target
         The reference's target; found by its manifest by default.
     name
@@ -117,6 +119,8 @@ def compare(
         losses agree, is added.
     fitted
         Whether the reference's temperature was fitted to the run: then the global tests ask whether any temperature fits.
+    margins
+        Differences that do not matter, by kind of effect (``effects.margins``).
     scale
         n beta at which the learning coefficient is printed; the reference's by default.
     least_loss
@@ -126,36 +130,40 @@ def compare(
     -------
     Comparison
     """
-    target = target_of(reference) if target is None else target
+    if target is None:
+        if reference is None:
+            raise InputError("neither a reference nor a target: give compare the posterior that is meant")
+        target = target_of(reference)
     manifest = json.loads(tree.attrs["manifest"])
     chosen = primary(target, primary_observables)
-    judged = quality(reference, json.loads(reference.attrs["manifest"])["dynamics"]["name"], list(chosen))
+    judged = None
+    if reference is not None:
+        judged = quality(reference, json.loads(reference.attrs["manifest"])["dynamics"]["name"], list(chosen))
     _, kept = final_positions(tree)
     lost = int((~kept).sum())
     ensemble = is_ensemble(tree)
-    if not ensemble and tree["posterior"].sizes["draw"] < 4:
-        raise InputError(f"{kept.size} chains of fewer than 4 draws: give {ENSEMBLE} chains, or longer ones")
+    if not ensemble and (reference is None or tree["posterior"].sizes["draw"] < 4):
+        raise InputError(f"{kept.size} chains of few draws, or no reference: give {ENSEMBLE} chains, or longer ones")
     tested = np.flatnonzero(kept)[seeds]
     effects: list[Effect] = []
     tests: list[GlobalTest] = []
-    if len(tested) >= 2 and judged.ess_min > 0:
+    if len(tested) >= 2 and (judged is None or judged.ess_min > 0):
         seen = ensemble_scores(tree, target, chosen) if ensemble else None
-        for label, item in chosen.items():
-            draws = scalar_draws(tree, label)[tested]
-            sample = Sample(draws[:, -1:] if ensemble else draws, ensemble)
-            effects += location_and_scale(label, str(item.group), sample, Sample(scalar_draws(reference, label), False))
-            if seen is not None and label in seen.terms and item.mode:
-                effects.append(
-                    log_temperature(label, str(item.group), seen.terms[label].subset(tested), float(target.scale))
-                )
-        tests = global_tests(tree, reference, target, tested, effects, seen, fitted)
+        if reference is not None:
+            effects = observed_effects(tree, reference, chosen, tested, margins)
+        if seen is not None:
+            effects += log_temperatures(seen.terms, chosen, tested, float(target.scale), margins, reference is None)
+        tests = global_tests(tree, reference, target, tested, list(chosen), seen, fitted, margins)
     groups: dict[str, str | None] = dict.fromkeys(rules.GROUPS, rules.NO_VERDICT)
     if effects:
         groups = rules.verdicts(effects)
-    verdict, why = rules.overall(groups, tests), ""
-    if effects:
-        why = rules.reason(effects, groups, verdict, len(tested), tests)
-    moving = unsettled(tree, list(chosen)) if effects else None
+    if reference is None:
+        groups = {k: rules.INCONCLUSIVE if v == rules.MATCH else v for k, v in groups.items()}
+    verdict = rules.overall(groups, tests)
+    why = rules.reason(effects, groups, verdict, len(tested), tests) if effects else ""
+    if reference is None and all(e.inside for e in effects):
+        why = "every temperature is within its margin, but only draws of a reference can show a match"
+    moving = unsettled(tree, list(chosen), margins) if effects else None
     if moving:
         why = f"law at step {tree.attrs['num_steps']:,}, where {', '.join(moving)} may still depend on the start; {why}"
     gate = _gate(judged, lost, kept.size)
@@ -166,7 +174,7 @@ def compare(
         inverse_temperature = dict.fromkeys(("theory", "fitted", "fitted_standard_error"))
         inverse_temperature["used"] = float(target.inverse_temperature)
     matched = (None, None)
-    if effects:
+    if effects and reference is not None:
         losses = law(tree, "loss"), Sample(scalar_draws(reference, "loss"), False)
         matched = matched_scale(*losses, float(target.scale))
     at_energy = [None if value is None else value / target.model.num_examples for value in matched]
@@ -190,15 +198,45 @@ def compare(
         verdict=verdict,
         reason=why,
         seeds_needed=rules.seeds_needed(effects, len(tested)) if verdict in OPEN else None,
-        held_out=None if gate else held_out_prediction(tree, reference, target),
+        held_out=None if gate or reference is None else held_out_prediction(tree, reference, target),
     )
 
 
-def log_temperature(label: str, group: str, terms: SteinTerms, scale: float) -> Effect:
+def observed_effects(
+    tree: xr.DataTree, reference: xr.DataTree, chosen: dict[str, Observable], tested: np.ndarray, margins: Margins
+) -> list[Effect]:
+    """Location and scale of every primary observable beside the reference's."""
+    ensemble, found = is_ensemble(tree), []
+    for label, item in chosen.items():
+        draws = scalar_draws(tree, label)[tested]
+        sample, other = (
+            Sample(draws[:, -1:] if ensemble else draws, ensemble),
+            Sample(scalar_draws(reference, label), False),
+        )
+        found += location_and_scale(label, str(item.group), sample, other, margins)
+    return found
+
+
+def log_temperatures(
+    terms: dict[str, SteinTerms],
+    chosen: dict[str, Observable],
+    tested: np.ndarray,
+    scale: float,
+    margins: Margins,
+    directions: bool,
+) -> list[Effect]:
+    """Temperatures along the modes among the primary observables; where there are none, along directions if asked for."""
+    modes = {label: str(item.group) for label, item in chosen.items() if item.mode and label in terms}
+    if not modes and directions:
+        modes = {label: "function" for label in terms if label.startswith("direction") or len(terms) == 1}
+    return [log_temperature(name, group, terms[name].subset(tested), scale, margins) for name, group in modes.items()]
+
+
+def log_temperature(label: str, group: str, terms: SteinTerms, scale: float, margins: Margins = MARGINS) -> Effect:
     """Log of the temperature along an observable over the target's."""
     found, error = terms.scale()
     value = np.log(scale / found) if found > 0 else np.nan
-    return Effect(label, group, "log_temperature", float(value), error / abs(found), MARGINS["log_temperature"])
+    return Effect(label, group, "log_temperature", float(value), error / abs(found), margins["log_temperature"])
 
 
 def _excess(loss: Sample, target: Posterior, factor: float, least_loss: float | None) -> dict[str, float | None]:
@@ -211,8 +249,8 @@ def _excess(loss: Sample, target: Posterior, factor: float, least_loss: float | 
     return {"value": factor * (mean - least_loss), "standard_error": error, "n_beta": factor}
 
 
-def _gate(judged: Quality, lost: int, num_chains: int) -> str:
-    if not judged.passed:
+def _gate(judged: Quality | None, lost: int, num_chains: int) -> str:
+    if judged is not None and not judged.passed:
         energy = "" if judged.bfmi_min is None else f", E-BFMI {judged.bfmi_min:.2f}"
         return (
             f"the reference is not good enough: R-hat {judged.rhat_max:.3f}, ESS {judged.ess_min:.0f}, "

@@ -12,9 +12,8 @@ import xarray as xr
 from scipy import stats
 
 from ..diagnostics import finite_or_none, mean_error
+from ..margins import MARGINS, Margins
 
-MARGINS = {"mean": 0.2, "median": 0.2, "log_sd_ratio": 0.1, "log_mad_ratio": 0.1, "log_temperature": 0.2}
-"""Differences that do not matter: in sd of the reference, or in logarithm."""
 HEAVY_TAILS = 6.0
 """Above this kurtosis medians and median absolute deviations replace means and standard deviations."""
 LEVEL = 0.05
@@ -115,12 +114,14 @@ class Sample:
         return max(share, 1 / self.values.size) / width
 
 
-def location_and_scale(name: str, group: str, sample: Sample, reference: Sample) -> list[Effect]:
+def location_and_scale(
+    name: str, group: str, sample: Sample, reference: Sample, margins: Margins = MARGINS
+) -> list[Effect]:
     """Standardised difference of location and log ratio of scale, of a sample against a reference."""
     heavy = heavy_tailed(sample, reference)
     kinds = ("median", "log_mad_ratio") if heavy else ("mean", "log_sd_ratio")
-    (place, psi_place), (scale, psi_scale) = (s() for s in _statistics(sample, heavy))
-    (place_0, psi_place_0), (scale_0, psi_scale_0) = (s() for s in _statistics(reference, heavy))
+    (place, psi_place), (scale, psi_scale) = (s() for s in statistics_of(sample, heavy))
+    (place_0, psi_place_0), (scale_0, psi_scale_0) = (s() for s in statistics_of(reference, heavy))
     if not np.isfinite(scale_0):
         return []
     unit = np.exp(scale_0)
@@ -132,8 +133,8 @@ def location_and_scale(name: str, group: str, sample: Sample, reference: Sample)
     ratio = max(scale - scale_0, np.log(1e-6))
     ratio_error = np.hypot(mean_error(psi_scale, sample.independent), mean_error(psi_scale_0, reference.independent))
     return [
-        Effect(name, group, kinds[0], float(shift), float(shift_error), MARGINS[kinds[0]]),
-        Effect(name, group, kinds[1], float(ratio), float(ratio_error), MARGINS[kinds[1]]),
+        Effect(name, group, kinds[0], float(shift), float(shift_error), margins[kinds[0]]),
+        Effect(name, group, kinds[1], float(ratio), float(ratio_error), margins[kinds[1]]),
     ]
 
 
@@ -142,16 +143,17 @@ def heavy_tailed(sample: Sample, reference: Sample) -> bool:
     return max(sample.kurtosis(), reference.kurtosis()) > HEAVY_TAILS and bool(np.isfinite(reference.log_mad()[0]))
 
 
-def _statistics(sample: Sample, heavy: bool) -> tuple[Any, Any]:
+def statistics_of(sample: Sample, heavy: bool) -> tuple[Any, Any]:
+    """Location and scale of a sample, as functions that return each with its influence values."""
     return (sample.median, sample.log_mad) if heavy else (sample.mean, sample.log_sd)
 
 
-def drift(name: str, before: np.ndarray, after: np.ndarray) -> list[Effect]:
+def drift(name: str, before: np.ndarray, after: np.ndarray, margins: Margins = MARGINS) -> list[Effect]:
     """Change of location and scale of the same seeds between two windows (seed, draw), with the errors of paired differences."""
     early, late = Sample(before, True), Sample(after, True)
     heavy = heavy_tailed(early, late)
-    (place, psi_place), (scale, psi_scale) = (s() for s in _statistics(late, heavy))
-    (place_0, psi_place_0), (scale_0, psi_scale_0) = (s() for s in _statistics(early, heavy))
+    (place, psi_place), (scale, psi_scale) = (s() for s in statistics_of(late, heavy))
+    (place_0, psi_place_0), (scale_0, psi_scale_0) = (s() for s in statistics_of(early, heavy))
     if not np.isfinite(scale) or not np.isfinite(scale_0):
         return []
     unit = np.exp(scale)
@@ -159,8 +161,8 @@ def drift(name: str, before: np.ndarray, after: np.ndarray) -> list[Effect]:
     shift_error = mean_error((psi_place.mean(axis=1) - psi_place_0.mean(axis=1)) / unit, True)
     ratio_error = mean_error(psi_scale.mean(axis=1) - psi_scale_0.mean(axis=1), True)
     return [
-        Effect(name, "drift", kinds[0], float((place - place_0) / unit), shift_error, MARGINS[kinds[0]]),
-        Effect(name, "drift", kinds[1], float(scale - scale_0), ratio_error, MARGINS[kinds[1]]),
+        Effect(name, "drift", kinds[0], float((place - place_0) / unit), shift_error, margins[kinds[0]]),
+        Effect(name, "drift", kinds[1], float(scale - scale_0), ratio_error, margins[kinds[1]]),
     ]
 
 

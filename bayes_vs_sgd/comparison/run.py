@@ -83,7 +83,7 @@ class Study:
         self.positions = {
             name: site_values(read_positions(path), Posterior(model)) for name, path in self.given.items()
         }
-        self.trees: dict[str, tuple[xr.DataTree, xr.DataTree]] = {}
+        self.trees: dict[str, tuple[xr.DataTree, xr.DataTree | None]] = {}
         self.chosen = primary(Posterior(model), list(settings.observables) or None)
         self.observables = sorted({"loss", *self.chosen})
 
@@ -212,7 +212,7 @@ class Study:
                 title=name,
                 **start,
             )
-            moving = unsettled(whole(tree), list(self.chosen))
+            moving = unsettled(whole(tree), list(self.chosen), self.settings.margins)
             left = (deadline - time.monotonic()) * tree.attrs.get("steps_per_second", np.inf)
             if not moving or num_steps >= shortest * 2**MAX_DOUBLINGS or left < num_steps:
                 return tree
@@ -236,7 +236,7 @@ class Study:
             used = float(self.model.num_examples)
         if fitting and fitted is not None and fitted > 0:
             used, seeds, chosen = float(f"{fitted:.4g}"), slice(1, None, 2), True
-        found = self.reference(used, name)
+        found = None if self.settings.reference == "none" else self.reference(used, name)
         self.trees[name] = (tree, found)
         num_examples = self.model.num_examples
         temperature = {"theory": theory, "fitted": fitted, "fitted_standard_error": error, "used": used}
@@ -249,6 +249,7 @@ class Study:
             seeds=seeds,
             inverse_temperature={k: None if v is None else v / num_examples for k, v in temperature.items()},
             fitted=chosen,
+            margins=self.settings.margins,
             scale=self.scale,
             least_loss=self.minimum.loss,
         )

@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from ..margins import MARGINS, Margins
 from ..results import final_positions
 from .effects import LEVEL, Effect, Sample, drift, scalar_draws
 
@@ -28,14 +29,14 @@ NO_MEMORY = 0.01
 """Level at which memory from a quarter to half time is tested."""
 
 
-def unsettled(tree: xr.DataTree, names: list[str]) -> list[str] | None:
+def unsettled(tree: xr.DataTree, names: list[str], margins: Margins = MARGINS) -> list[str] | None:
     """Observables of which 95 % bounds on the change, past or still to come, are not inside the margins.
 
     None for a run that is no ensemble or has fewer than four draws.
     """
     if not has_path(tree):
         return None
-    return [name for name in names if not has_settled(name, surviving(tree, name))]
+    return [name for name in names if not has_settled(name, surviving(tree, name), margins)]
 
 
 def is_ensemble(tree: xr.DataTree) -> bool:
@@ -49,13 +50,13 @@ def has_path(tree: xr.DataTree) -> bool:
     return bool(kept.sum() >= ENSEMBLE and tree["posterior"].sizes["draw"] >= 4)
 
 
-def has_settled(name: str, draws: np.ndarray) -> bool:
+def has_settled(name: str, draws: np.ndarray, margins: Margins = MARGINS) -> bool:
     """Whether every change of an observable (seed, draw), past or still to come, lies within its margin."""
     before, after = eighths(draws)
     if not (np.ptp(before) and np.ptp(after)):
         return bool(np.ptp([before, after]) == 0)
     past = quarter_half_end(draws)
-    return all(settled(change, *past) for change in drift(name, before, after))
+    return all(settled(change, *past) for change in drift(name, before, after, margins))
 
 
 def eighths(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -194,7 +194,7 @@ def matched_scale(loss: Sample, reference: Sample, scale: float) -> tuple[float 
             return None, None
     delta: Any = brentq(lambda d: weighted(d)[0], near, near + step)
     errors = [mean_error(sample.mean()[1], sample.independent) for sample in (loss, reference)]
-    return scale + delta, float(np.hypot(*errors) / weighted(delta)[1])
+    return scale + delta, float(np.hypot(errors[0], errors[1]) / weighted(delta)[1])
 
 
 def reference_scale(dynamics: Dynamics, target: Posterior, position: Position) -> float | None:

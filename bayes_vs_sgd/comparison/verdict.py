@@ -1,6 +1,7 @@
 """From effects to a verdict: equivalence within margins, difference beyond them, or neither."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
@@ -63,6 +64,11 @@ def overall(groups: dict[str, str | None], tests: Sequence[GlobalTest] = ()) -> 
     if INCONCLUSIVE in given:
         return UNRESOLVED if differs else INCONCLUSIVE
     return DETECTABLE if differs else MATCH
+
+
+def with_margins(effects: Sequence[Effect], factor: float) -> dict[str, str | None]:
+    """Return the verdicts that all margins times a factor would have given."""
+    return verdicts([replace(effect, margin=factor * effect.margin) for effect in effects])
 
 
 def seeds_needed(effects: Sequence[Effect], num_seeds: int) -> int | None:

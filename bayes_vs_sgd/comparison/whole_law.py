@@ -1,15 +1,16 @@
 """All of a run's law at once: the global tests of an ensemble, with the temperature fixed or fitted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
+from ..margins import MARGINS, Margins
 from ..observables import Observable
 from ..posterior import Posterior
 from ..results import final_positions
-from .effects import Effect, Sample, scalar_draws
+from .effects import Sample, heavy_tailed, scalar_draws, statistics_of
 from .embedding import GlobalTest
 from .global_tests import MOST_ITEMS, adjusted, ksd, least_changes, mmd, stein
 from .temperature import Scores, SteinTerms, scores, stein_terms
@@ -39,9 +40,10 @@ def global_tests(
     reference: xr.DataTree | None,
     target: Posterior,
     tested: np.ndarray,
-    effects: Sequence[Effect],
+    names: Sequence[str],
     ensemble: EnsembleScores | None,
     fitted: bool,
+    margins: Margins = MARGINS,
     key: int = 0,
 ) -> list[GlobalTest]:
     """Test the law of a run, with p-values by Holm.
@@ -52,12 +54,14 @@ def global_tests(
         As in ``compare``; without a reference the scores alone are tested.
     tested
         Chains of the run that take part.
-    effects
-        Primary effects: their observables are what the discrepancy sees, their margins the alternatives of the power.
+    names
+        Primary observables: what the discrepancy sees, and the alternatives of the power.
     ensemble
         Scores of the seeds; None for a few long chains, of which the observables alone are tested.
     fitted
         Whether the hypothesis is that some temperature fits.
+    margins
+        Of location and scale: how far the alternatives are.
     key
         Seed of the bootstrap.
 
@@ -67,14 +71,10 @@ def global_tests(
         None of them where chains are fewer than two.
     """
     seeds = tested[:MOST_ITEMS]
-    names = list(dict.fromkeys(e.observable for e in effects))
     rng = np.random.default_rng(key)
     found: list[GlobalTest] = []
-    tilts = None
-    if ensemble is not None:
-        tilts = least_changes([change for e in effects if (change := _influence(tree, seeds, e)) is not None])
-        tilts = tilts if len(tilts) else None
-    if reference is not None and names:
+    tilts = None if ensemble is None else _changes(tree, seeds, names, margins)
+    if reference is not None:
         draws = np.stack([scalar_draws(tree, name)[seeds] for name in names], axis=-1)
         others = np.stack([scalar_draws(reference, name) for name in names], axis=-1)
         energy = scalar_draws(reference, "loss") if fitted else None
@@ -88,17 +88,14 @@ def global_tests(
     return adjusted(found)
 
 
-def _influence(tree: xr.DataTree, seeds: np.ndarray, effect: Effect) -> tuple[np.ndarray, float] | None:
-    """Influence values of an effect's statistic on the seeds, in the units of its margin."""
-    sample = Sample(scalar_draws(tree, effect.observable)[seeds, -1:], True)
-    kinds = {
-        "mean": sample.mean,
-        "log_sd_ratio": sample.log_sd,
-        "median": sample.median,
-        "log_mad_ratio": sample.log_mad,
-    }
-    if effect.kind not in kinds:
-        return None
-    scale = {"mean": sample.log_sd, "median": sample.log_mad}.get(effect.kind)
-    unit = 1.0 if scale is None else float(np.exp(scale()[0]))
-    return kinds[effect.kind]()[1].ravel(), effect.margin * unit
+def _changes(tree: xr.DataTree, seeds: np.ndarray, names: Iterable[str], margins: Margins) -> np.ndarray | None:
+    """Changes of the seeds' weights (q, s) that move location or scale of one observable by its margin."""
+    moves = []
+    for name in names:
+        sample = Sample(scalar_draws(tree, name)[seeds, -1:], True)
+        heavy = heavy_tailed(sample, sample)
+        (_, place), (log_scale, scale) = (statistic() for statistic in statistics_of(sample, heavy))
+        if np.isfinite(log_scale):
+            kinds = ("median", "log_mad_ratio") if heavy else ("mean", "log_sd_ratio")
+            moves += [(place.ravel(), margins[kinds[0]] * np.exp(log_scale)), (scale.ravel(), margins[kinds[1]])]
+    return least_changes(moves) if moves else None

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -18,6 +19,7 @@ from scipy import stats
 from ..comparison.compare import Comparison
 from ..comparison.effects import LEVEL
 from ..comparison.spectrum import Spectrum
+from ..comparison.verdict import MATCH, MISMATCH, overall, with_margins
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, which read on light and dark and for all eyes."""
@@ -146,6 +148,31 @@ def margin_ticks(axis: Axis, limits: tuple[float, float]) -> None:
     ]
     axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_minor_locator(NullLocator())
+
+
+def margin_figure(comparisons: Sequence[Comparison]) -> Figure:
+    """Verdict of each dynamics if all margins were wider or narrower by a factor."""
+    factors = np.geomspace(1 / 8, 8, 97)
+    shades = {MATCH: COLOURS[2], MISMATCH: COLOURS[1]}
+    figure = new_figure(4.8, 0.9 + 0.32 * len(comparisons))
+    axes = figure.subplots()
+    for row, c in enumerate(comparisons):
+        for low, high in pairwise(factors):
+            found = overall(with_margins(c.effects, float(np.sqrt(low * high))))
+            axes.fill_betweenx([row - 0.35, row + 0.35], low, high, color=shades.get(found, GREY), linewidth=0)
+    axes.axvline(1, color="white", linewidth=1.5, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(factors[0], factors[-1])
+    axes.set_yticks(range(len(comparisons)), [NAMES.get(c.dynamics, c.dynamics) for c in comparisons])
+    axes.invert_yaxis()
+    axes.set_xlabel("all margins times")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    for label, shade in (("match", COLOURS[2]), ("open", GREY), ("mismatch", COLOURS[1])):
+        axes.fill_between([], [], color=shade, label=label)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize="small")
+    return figure
 
 
 KINDS = {

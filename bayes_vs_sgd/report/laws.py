@@ -12,9 +12,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from ..comparison.effects import MARGINS, Effect, Sample, location_and_scale
+from ..comparison.effects import Effect, Sample, location_and_scale
 from ..comparison.stationarity import has_path, law, quarter_half_end, surviving
 from ..diagnostics import ess
+from ..margins import MARGINS, Margins
 from ..posterior import Posterior
 from .figures import GREY, INTERVAL, NAMES, colour, margin_ticks, new_figure
 
@@ -93,7 +94,7 @@ def ecdf_difference_figure(name: str, runs: Runs) -> Figure:
     return figure
 
 
-def path_figure(name: str, runs: Runs) -> Figure:
+def path_figure(name: str, runs: Runs, margins: Margins = MARGINS) -> Figure:
     """Location and scale of ensembles at a quarter, half and the end of the run (t, 2t, 4t), in margins from the reference's.
 
     Bars are 90 % intervals, the margin is shaded. Only ensembles of four draws or more are shown.
@@ -107,7 +108,7 @@ def path_figure(name: str, runs: Runs) -> Figure:
         num_steps = int(tree.attrs["num_steps"])
         steps, other = [num_steps // 4, num_steps // 2, num_steps], law(reference, name)
         pairs = [
-            location_and_scale(name, "", Sample(x[:, None], True), other)
+            location_and_scale(name, "", Sample(x[:, None], True), other, margins)
             for x in quarter_half_end(surviving(tree, name))
         ]
         if not all(pairs):
@@ -133,6 +134,6 @@ def path_figure(name: str, runs: Runs) -> Figure:
 
 
 def _draw_effects(axes, steps: Sequence[int], effects: Sequence[Effect], shade: str) -> None:
-    values = np.array([effect.value / MARGINS[effect.kind] for effect in effects])
-    half = np.array([INTERVAL * effect.standard_error / MARGINS[effect.kind] for effect in effects])
+    values = np.array([effect.value / effect.margin for effect in effects])
+    half = np.array([INTERVAL * effect.standard_error / effect.margin for effect in effects])
     axes.errorbar(steps, values, yerr=half, color=shade, linewidth=1.2, elinewidth=1, marker="o", markersize=3)

@@ -25,7 +25,7 @@ from ..model import Model
 from ..posterior import Posterior
 from .estimate_figures import along_figure, evidence_figure, ladder_figure, running_mean_figure
 from .estimates import ALONG, along_rows, free_energy_rows, llc_rows
-from .figures import NAMES, TWO_SIDED, colour, forest_figure, spectrum_figure, temperature_range
+from .figures import NAMES, TWO_SIDED, colour, forest_figure, margin_figure, spectrum_figure, temperature_range
 from .laws import density_figure, ecdf_difference_figure, path_figure
 from .tables import TESTS, control_sentence, legend, number, p_and_power, used_beta, with_error
 
@@ -127,24 +127,6 @@ def comparison_page(
     figures = [svg(spectrum_figure({t: spectra}, scale), describe_spectra(t, spectra)) for t, spectra in panels.items()]
     judged = [c for c in comparisons if c.effects]
     forests = [svg(forest_figure(c), f"Effects of {c.dynamics} in units of their margins: {c.verdict}") for c in judged]
-    observables = list(dict.fromkeys(e.observable for c in judged for e in c.effects))
-    runs = {c.dynamics: study.trees[c.dynamics] for c in judged}
-    densities = [
-        svg(
-            density_figure(c.dynamics, *runs[c.dynamics], observables, posterior(study, c)),
-            f"Densities under {c.dynamics} and its posterior",
-        )
-        for c in judged
-    ]
-    ecdfs = [
-        svg(ecdf_difference_figure(name, runs), f"Distribution of {name} less the reference's, by dynamics")
-        for name in observables
-    ]
-    paths = [
-        svg(path_figure(name, runs), f"Location and spread of {name} at a quarter, half and the end of each run")
-        for name in observables
-        if any(has_path(tree) for tree, _ in runs.values())
-    ]
     return render(
         "compare.html",
         answer=sentence(comparisons) if comparisons else "Interrupted before the first comparison.",
@@ -154,16 +136,43 @@ def comparison_page(
         lessons=" ".join(lesson(c.title, s) for c in controls for s in c.spectra if s.dynamics == "sgd"),
         figures=figures,
         forests=forests,
-        densities=densities,
-        exact=any(name in study.model.densities for name in observables),
-        ecdfs=ecdfs,
-        paths=paths,
+        by_margin=svg(margin_figure(judged), "Verdict of each dynamics by how wide the margins are") if judged else "",
+        **law_figures(study, [c for c in judged if c.reference is not None]),
         notes=legend(comparisons).split("\n") if comparisons else [],
         model=model,
         truth=study.model.truth,
         command=command,
         missing=missing,
     )
+
+
+def law_figures(study: Study, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """Figures of the laws of runs beside those of their references."""
+    observables = list(dict.fromkeys(e.observable for c in comparisons for e in c.effects))
+    runs = {name: (tree, reference) for name, (tree, reference) in study.trees.items() if reference is not None}
+    runs = {c.dynamics: runs[c.dynamics] for c in comparisons}
+    densities = [
+        svg(
+            density_figure(c.dynamics, *runs[c.dynamics], observables, posterior(study, c)),
+            f"Densities under {c.dynamics} and its posterior",
+        )
+        for c in comparisons
+    ]
+    ecdfs = [
+        svg(ecdf_difference_figure(name, runs), f"Distribution of {name} less the reference's, by dynamics")
+        for name in observables
+        if runs
+    ]
+    paths = [
+        svg(
+            path_figure(name, runs, study.settings.margins),
+            f"Location and spread of {name} at a quarter, half and the end of each run",
+        )
+        for name in observables
+        if any(has_path(tree) for tree, _ in runs.values())
+    ]
+    exact = any(name in study.model.densities for name in observables)
+    return {"densities": densities, "ecdfs": ecdfs, "paths": paths, "exact": exact}
 
 
 def describe_spectra(title: str, spectra: Sequence[Spectrum]) -> str:

@@ -168,10 +168,9 @@ KINDS = {
 
 def legend(comparisons: Sequence[Comparison]) -> str:
     """What the numbers mean, and what they rest on."""
-    references = [c.reference for c in comparisons]
+    references = [c.reference for c in comparisons if c.reference is not None]
     names = ", ".join(sorted({r.dynamics for r in references}))
     run = [c for c in comparisons if c.initial["kind"] != "given"]
-    worst, least = max(r.rhat_max for r in references), min(r.ess_min for r in references)
     lines = [f"Up to {max(c.num_seeds for c in comparisons):,} seeds a test."]
     if run:
         objective = next((c.objective for c in run if c.objective), "loss")
@@ -183,8 +182,13 @@ def legend(comparisons: Sequence[Comparison]) -> str:
     lines += [
         "beta: of the posterior that the law is compared with; with an error where it was fitted, on half the seeds.",
         f"excess loss: n beta0 (E[L] - L*) at n beta0 = {scale}; lambda under Bayes.",
-        f"References: {names}, {references[0].num_chains} chains, R-hat at most {worst:.3f}, ESS at least {least:,.0f}.",
     ]
+    if references:
+        worst, least = max(r.rhat_max for r in references), min(r.ess_min for r in references)
+        quality = f"{references[0].num_chains} chains, R-hat at most {worst:.3f}, ESS at least {least:,.0f}"
+        lines.append(f"References: {names}, {quality}.")
+    else:
+        lines.append("No reference: temperatures and tests by the score of the posterior alone.")
     plain = [c for c in run if c.dynamics == "sgd"]
     if plain and all(c.inverse_temperature["theory"] is None for c in plain):
         lines.append("theory: none where the gradients have no noise at the minimum; beta = 1 unless it was given.")
