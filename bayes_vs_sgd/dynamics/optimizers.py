@@ -48,7 +48,7 @@ class Optimizer(Dynamics):
         Passed to the factory. Floats become array leaves (a change compiles nothing, a chain axis is a grid).
     """
 
-    batched: ClassVar = ("hyperparameters",)
+    batched: ClassVar = ("hyperparameters", "gradient")
     factory: Function = eqx.field(static=True)
     gradient: Gradient
     objective: str = eqx.field(static=True)

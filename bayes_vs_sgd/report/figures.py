@@ -157,9 +157,11 @@ def margin_figure(comparisons: Sequence[Comparison]) -> Figure:
     figure = new_figure(4.8, 0.9 + 0.32 * len(comparisons))
     axes = figure.subplots()
     for row, c in enumerate(comparisons):
-        for low, high in pairwise(factors):
-            found = overall(with_margins(c.effects, float(np.sqrt(low * high))))
-            axes.fill_betweenx([row - 0.35, row + 0.35], low, high, color=shades.get(found, GREY), linewidth=0)
+        verdicts = [overall(with_margins(c.effects, float(factor))) for factor in factors]
+        ends = [0, *(i for i in range(1, len(factors)) if verdicts[i] != verdicts[i - 1]), len(factors) - 1]
+        for first, last in pairwise(ends):
+            shade = shades.get(verdicts[first], GREY)
+            axes.fill_betweenx([row - 0.35, row + 0.35], factors[first], factors[last], color=shade, linewidth=0)
     axes.axvline(1, color="white", linewidth=1.5, linestyle=":")
     axes.set_xscale("log")
     axes.set_xticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["1/8", "1/4", "1/2", "1", "2", "4", "8"])

@@ -1,0 +1,305 @@
+r"""When is SGD Bayesian? A map over learning rate, batch, depth, degeneracy of the teacher, optimiser and kind of noise.
+
+    python analyses/when_is_sgd_bayesian.py
+
+Every cell is an ensemble that starts from the tempered posterior at its theoretical temperature and runs for ten relaxation times
+of its slowest mode: what moves away is not the posterior. The temperature is fitted on half of the seeds (Stein's identity along
+grad L), the other half is held against the posterior at that temperature, in the observables of the function: the loss, and
+place, spread and temperature of the sharpest and the flattest mode. The flat directions, which take 1/(learning rate x
+temperature) steps to move, are left to ``compare``; the prior's pull is in what is descended.
+
+All learning rates (and batch sizes, where noise is Gaussian) of a network are one run; what is cut off goes on where it was,
+panel by panel (``--folder``). The reason of a mismatch is the first repair in the map itself that makes a match: Gaussian noise
+of the same covariance, a quarter of the learning rate and of the batch (the same temperature), isotropic noise of the same trace;
+beside it stands what the audit says at the minimum. Writes the figure and its numbers beside this file.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from rich.console import Console
+from rich.table import Table
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.assumptions import local
+from bayes_vs_sgd.assumptions.audit import preconditioner, rate_and_momentum
+from bayes_vs_sgd.assumptions.step_size import small_steps
+from bayes_vs_sgd.cli import prepare_jax
+from bayes_vs_sgd.comparison import verdict as rules
+from bayes_vs_sgd.comparison.compare import log_temperatures, observed_effects, primary
+from bayes_vs_sgd.comparison.temperature import SteinTerms
+from bayes_vs_sgd.comparison.whole_law import ensemble_scores
+from bayes_vs_sgd.curvature import gradient_noise, hessian_eigenvalues, reference_point
+from bayes_vs_sgd.margins import MARGINS
+from bayes_vs_sgd.report.figures import COLOURS, new_figure, write_analysis
+from bayes_vs_sgd.results import whole
+from bayes_vs_sgd.store import remembered
+
+HERE = Path(__file__).parent
+MODELS = HERE.parent / "models"
+RATES, BATCHES = (0.05, 0.1, 0.2, 0.4), (4, 16)
+"""Learning rates times the sharpness, and batch sizes."""
+QUARTER = 2
+"""Places in RATES that make a quarter of the rate; batches are a quarter of the next."""
+MOMENTUM = 0.9
+RELAXATIONS = 10
+"""Length of a run in relaxation times 1 / (learning rate x curvature) of its slowest mode, at the smallest rate."""
+FLAT = 1e-2
+"""Curvatures below this share of the largest are flat."""
+DRAWS = 250
+CHAINS = 16
+EXAMPLES = 128
+
+
+def networks() -> dict[str, bvs.Model]:
+    """From the one that is Bayesian to those that are ever less so."""
+    deep = {"num_examples": EXAMPLES, "noise": 1.0, "unseen_inputs": 0}
+    line = {"num_examples": EXAMPLES, "prior_scale": 3.0}
+    three = (2.0, 1.0, 0.5)
+    load = bvs.load_model
+    return {
+        "one layer, equal curvatures": load(
+            MODELS / "linear_regression.py", isotropic=True, covariance=(1.0,) * 4, **line
+        ),
+        "one layer, curvatures 8 : 1": load(MODELS / "linear_regression.py", covariance=(2.0, 1.0, 0.5, 0.25), **line),
+        "two layers, teacher of rank 1": load(MODELS / "deep_linear.py", widths=(3, 3, 3), spectrum=(2.0,), **deep),
+        "two layers, teacher of rank 3": load(MODELS / "deep_linear.py", widths=(3, 3, 3), spectrum=three, **deep),
+        "three layers, teacher of rank 3": load(MODELS / "deep_linear.py", widths=(3, 3, 3, 3), spectrum=three, **deep),
+    }
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of the map: an update rule with a way of drawing gradients."""
+
+    make: Callable[[Any, Any, float, float], bvs.Optimizer]
+    batch_is_static: bool = False
+
+
+def plain(gradient: Callable[[Any, float], Any]) -> Kind:
+    """SGD with some noise, which may have a batch size a chain."""
+    return Kind(lambda rate, batch, n, c: bvs.SGD(rate, sampling=gradient(batch, n), objective="posterior"))
+
+
+KINDS = {
+    "SGD": Kind(lambda rate, batch, n, c: bvs.SGD(rate, batch, objective="posterior"), True),
+    "Gaussian noise, same covariance": plain(lambda batch, n: bvs.GaussianNoise(batch)),
+    "isotropic noise, same trace": plain(lambda batch, n: bvs.IsotropicNoise(batch)),
+    "label noise": plain(lambda batch, n: bvs.LabelNoise(np.sqrt(n / batch))),
+    "SGD with momentum": Kind(
+        lambda rate, batch, n, c: bvs.SGD(rate * (1 - MOMENTUM), batch, momentum=MOMENTUM, objective="posterior"), True
+    ),
+    "Adam": Kind(lambda rate, batch, n, c: bvs.Adam(rate * np.sqrt(c / batch), batch, objective="posterior"), True),
+}
+"""Label noise of the size of the minibatch's, as the residuals are 1; Adam's rate is such that its steps are SGD's."""
+
+
+def main() -> None:
+    """Measure what is not yet measured, draw, write."""
+    parser = argparse.ArgumentParser(description="Map of when the law of SGD is a tempered posterior.")
+    parser.add_argument("--num-seeds", type=int, default=6000, help="independent runs of each cell")
+    parser.add_argument("--networks", type=int, default=5, help="how many of the networks")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/map"), help="where cells are kept: a cut-off run goes on there"
+    )
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
+    arguments = parser.parse_args()
+    prepare_jax([])
+    cells = []
+    for column, (title, model) in enumerate(list(networks().items())[: arguments.networks]):
+        place = Place(model, arguments.num_seeds)
+        for row, (name, kind) in enumerate(KINDS.items()):
+            path = arguments.folder / f"{column}-{row}-{arguments.num_seeds}.npz"
+            found = json.loads(str(remembered(path, partial(written, place, kind))["cells"][0]))
+            cells += [{"network": title, "kind": name} | cell for cell in found]
+            print(f"{title}; {name}: {', '.join(cell['verdict'] for cell in found)}", flush=True)
+    for cell in cells:
+        cell["reason"] = reason(cell, cells)
+    Console().print(table(cells))
+    write_analysis(arguments.out, "when_is_sgd_bayesian", cells, draw(cells))
+
+
+def written(place: "Place", kind: Kind) -> dict[str, list[str]]:
+    """The cells of one kind, as an array can hold them."""
+    return {"cells": [json.dumps(place.cells(kind))]}
+
+
+class Place:
+    """A network with its curvature, noise and posteriors."""
+
+    def __init__(self, model: bvs.Model, num_seeds: int):
+        self.model, self.num_seeds = model, num_seeds
+        self.minimum = reference_point(model).position
+        curvatures = np.asarray(hessian_eigenvalues(model, self.minimum), float)
+        self.sharpness = curvatures[-1]
+        slowest = curvatures[curvatures > FLAT * self.sharpness][0]
+        self.num_steps = int(RELAXATIONS * self.sharpness / slowest / RATES[0])
+        self.noise = gradient_noise(model, self.minimum).per_direction
+        self.chosen = {k: v for k, v in primary(bvs.Posterior(model)).items() if v.group == "function"}
+
+    def posterior(self, scales: np.ndarray, num_draws: int, **settings: Any) -> xr.DataTree:
+        """Exact draws at several n beta, CHAINS chains each."""
+        target = bvs.Posterior(self.model, np.repeat(scales, CHAINS) / self.model.num_examples)
+        lengths = {"num_chains": CHAINS * len(scales), "num_draws": num_draws, "num_warmup": 100}
+        assert self.model.exact_sampler is not None
+        return whole(bvs.simulate(self.model.exact_sampler, target, key=1, progress=False, **lengths, **settings))
+
+    def cells(self, kind: Kind) -> list[dict]:
+        """All cells of one kind of SGD."""
+        grid = [(rate, batch) for batch in BATCHES for rate in RATES]
+        scales = np.array([2 * batch * self.sharpness / (rate * self.noise) for rate, batch in grid])
+        starts = self.posterior(scales, -(-self.num_seeds // CHAINS), record_positions=True, observables=["loss"])
+        runs = np.arange(len(grid)).reshape((len(BATCHES), -1) if kind.batch_is_static else (1, -1))
+        found = []
+        for rows in runs:
+            rates, batches = (np.array([grid[i][part] for i in rows]) for part in (0, 1))
+            batch: Any = int(batches[0]) if kind.batch_is_static else np.repeat(batches, self.num_seeds).astype(float)
+            rate = np.repeat(rates / self.sharpness, self.num_seeds)
+            start = {
+                name: np.concatenate(
+                    [chains(starts, i)[name].values.reshape(-1, *shape)[: self.num_seeds] for i in rows]
+                )
+                for name, shape in self.model.latents
+            }
+            target = bvs.Posterior(self.model, np.repeat(scales[rows], self.num_seeds) / self.model.num_examples)
+            tree = bvs.simulate(
+                kind.make(rate, batch, self.model.num_examples, self.noise),
+                target,
+                key=0,
+                initial=start,
+                num_chains=len(rate),
+                num_steps=self.num_steps,
+                num_draws=1,
+                observables=sorted(self.chosen),
+                progress=False,
+            )
+            ensembles = [ensemble(whole(tree), i, self.num_seeds) for i in range(len(rows))]
+            terms = [ensemble_scores(e, bvs.Posterior(self.model), self.chosen).terms for e in ensembles]
+            fitted = [t["loss"].subset(slice(0, None, 2)).scale() for t in terms]
+            reference = self.posterior(np.array([f[0] for f in fitted]), DRAWS, observables=sorted(self.chosen))
+            for index, (value, error) in enumerate(fitted):
+                ratio = float(scales[rows[index]]) / value
+                cell = {"rate": float(rates[index]), "batch": int(batches[index]), "temperature": ratio}
+                cell |= {"error": ratio * error / value, "audit": self.audit(kind, cell["rate"], cell["batch"])}
+                found.append(cell | self.judged(ensembles[index], chains(reference, index), terms[index], value))
+        return found
+
+    def judged(self, tree: xr.DataTree, reference: xr.Dataset, terms: dict[str, SteinTerms], fitted: float) -> dict:
+        """Verdict of a cell: every other seed beside the posterior at the temperature fitted to the rest."""
+        tested = np.arange(1, self.num_seeds, 2)
+        other = xr.DataTree.from_dict({"posterior": reference})
+        effects = observed_effects(tree, other, self.chosen, tested, MARGINS)
+        effects += log_temperatures(terms, self.chosen, tested, fitted, MARGINS, False)
+        worst = max(effects, key=lambda e: abs(e.value) / e.margin)
+        return {
+            "verdict": rules.overall(rules.verdicts(effects)),
+            "worst": f"{worst.observable}: {rules.describe(worst)}",
+        }
+
+    def audit(self, kind: Kind, rate: float, batch: int) -> list[str]:
+        """Assumptions that the audit finds broken at the minimum."""
+        dynamics = kind.make(rate / self.sharpness, batch, self.model.num_examples, self.noise)
+        target = bvs.Posterior(self.model)
+        root = preconditioner(target, dynamics, self.minimum)
+        place = local.local(target, dynamics.gradient, self.minimum, root)
+        held = [local.isotropy(place), small_steps(place, *rate_and_momentum(dynamics))]
+        held.append(local.central_limit(target, dynamics.gradient, self.minimum))
+        return [a.name for a in held if a.holds is False]
+
+
+def ensemble(tree: xr.DataTree, index: int, number: int) -> xr.DataTree:
+    """One cell's seeds of a run of several."""
+    part = {"chain": slice(index * number, (index + 1) * number)}
+    groups = {name: tree[name].to_dataset().isel(part) for name in ("posterior", "final_position")}
+    return xr.DataTree.from_dict(groups)
+
+
+def chains(tree: xr.DataTree, index: int) -> xr.Dataset:
+    """One temperature's draws of a run of several."""
+    return tree["posterior"].to_dataset().isel(chain=slice(index * CHAINS, (index + 1) * CHAINS))
+
+
+def reason(cell: dict, cells: list[dict]) -> str | None:
+    """First repair, of those that are cells of the map, that makes of a mismatch a match."""
+    if cell["verdict"] != rules.MISMATCH:
+        return None
+    place = (cell["network"], cell["rate"], cell["batch"])
+    slower = (cell["network"], cell["rate"] / 4, cell["batch"] // 4)
+    found = {(c["kind"], c["network"], c["rate"], c["batch"]): c["verdict"] for c in cells}
+    others = ["SGD"] if cell["kind"] in ("Adam", "SGD with momentum") else []
+    repairs = [(other, place, "update rule") for other in others]
+    repairs += [
+        ("Gaussian noise, same covariance", place, "central limit"),
+        (cell["kind"], slower, "small learning rate"),
+    ]
+    repairs += [("isotropic noise, same trace", place, "isotropy")]
+    repairs += [("isotropic noise, same trace", slower, "isotropy and small learning rate")]
+    for kind, where, name in repairs:
+        if found.get((kind, *where)) == rules.MATCH and (kind, where) != (cell["kind"], place):
+            return name
+    return "none of the map's repairs"
+
+
+def table(cells: list[dict]) -> Table:
+    """Mismatches by network and kind: the repair that mends them, and what the audit finds broken."""
+    shown = Table(
+        title="Where the law is no tempered posterior: what mends it, what the audit says", title_justify="left"
+    )
+    for column in ("network", "kind", "match", "open", "mismatch", "mended by", "audit"):
+        shown.add_column(column)
+    for network, kind in dict.fromkeys((c["network"], c["kind"]) for c in cells):
+        own = [c for c in cells if (c["network"], c["kind"]) == (network, kind)]
+        counts = Counter({"match": "match", "mismatch": "mismatch"}.get(c["verdict"], "open") for c in own)
+        reasons = ", ".join(f"{n} x {r}" for r, n in Counter(c["reason"] for c in own if c["reason"]).items())
+        broken = ", ".join(dict.fromkeys(name for c in own for name in c["audit"]))
+        shown.add_row(network, kind, *(str(counts[v]) for v in ("match", "open", "mismatch")), reasons, broken)
+    return shown
+
+
+def draw(cells: list[dict]) -> Figure:
+    """A panel a network and kind: colour is the verdict, the number the fitted temperature over the theoretical one."""
+    columns, rows = (list(dict.fromkeys(c[key] for c in cells)) for key in ("network", "kind"))
+    figure = new_figure(1.2 + 1.75 * len(columns), 0.9 + 1.0 * len(rows))
+    axes = figure.subplots(len(rows), len(columns), sharex=True, sharey=True, squeeze=False)
+    for (row, kind), (column, network) in product(enumerate(rows), enumerate(columns)):
+        panel = axes[row, column]
+        for c in (c for c in cells if (c["network"], c["kind"]) == (network, kind)):
+            x, y = RATES.index(c["rate"]), BATCHES.index(c["batch"])
+            shade = {rules.MATCH: COLOURS[2], rules.MISMATCH: COLOURS[1]}.get(c["verdict"], "#bbbbbb")
+            panel.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=shade, edgecolor="white"))
+            panel.text(x, y, f"{c['temperature']:.2g}", ha="center", va="center", fontsize=7, color="white")
+        panel.set(xlim=(-0.5, len(RATES) - 0.5), ylim=(-0.5, len(BATCHES) - 0.5))
+        panel.tick_params(length=0, labelsize=7)
+        panel.set_xticks(range(len(RATES)), [f"{r:g}" for r in RATES])
+        panel.set_yticks(range(len(BATCHES)), [str(b) for b in BATCHES])
+        panel.spines[:].set_visible(False)
+        if row == 0:
+            panel.set_title(network.replace(", ", ",\n"), fontsize=8)
+        if column == 0:
+            panel.set_ylabel(kind.replace(", ", ",\n") + "\n\nbatch", fontsize=8)
+        if row == len(rows) - 1:
+            panel.set_xlabel("learning rate x sharpness", fontsize=7)
+    for label, shade in (
+        ("a tempered posterior", COLOURS[2]),
+        ("not decided", "#bbbbbb"),
+        ("no tempered posterior", COLOURS[1]),
+    ):
+        axes[0, 0].fill_between([], [], color=shade, label=label)
+    title = "Is the law of the function a tempered posterior? (number: its temperature over theory's)"
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8, title=title, title_fontsize=9)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
