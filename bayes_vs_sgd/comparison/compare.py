@@ -1,6 +1,7 @@
 """Compare the law of a dynamics with a reference: effects, gates, verdicts, reason."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from ..posterior import Posterior
 from ..results import final_positions
 from ..start import value_shapes
 from . import verdict as rules
+from .distances import Distance, total_variation, wasserstein
 from .effects import Effect, Sample, location_and_scale, scalar_draws
 from .embedding import GlobalTest
 from .prediction import held_out_prediction
@@ -52,6 +54,7 @@ class Comparison:
     verdict: str
     reason: str
     seeds_needed: int | None = None
+    distances: Sequence[Distance] = ()
     held_out: dict[str, Any] | None = None
     spectrum: Spectrum | None = None
 
@@ -62,6 +65,7 @@ class Comparison:
         content["reference"] = None if self.reference is None else self.reference.to_json()
         content["effects"] = [e.to_json() for e in self.effects]
         content["tests"] = [t.to_json() for t in self.tests]
+        content["distances"] = [d.to_json() for d in self.distances]
         return finite_or_none(content)
 
     def _repr_html_(self) -> str:
@@ -198,6 +202,7 @@ def compare(
         verdict=verdict,
         reason=why,
         seeds_needed=rules.seeds_needed(effects, len(tested)) if verdict in OPEN else None,
+        distances=distances(tree, reference, list(chosen), tested) if effects and reference is not None else (),
         held_out=None if gate or reference is None else held_out_prediction(tree, reference, target),
     )
 
@@ -215,6 +220,18 @@ def observed_effects(
         )
         found += location_and_scale(label, str(item.group), sample, other, margins)
     return found
+
+
+def distances(tree: xr.DataTree, reference: xr.DataTree, names: list[str], tested: np.ndarray) -> list[Distance]:
+    """Total variation over the primary observables together, at least, and Wasserstein's distance of each."""
+    ensemble, found = is_ensemble(tree), []
+    last = slice(-1, None) if ensemble else slice(None)
+    ours = {name: scalar_draws(tree, name)[tested, last] for name in names}
+    theirs = {name: scalar_draws(reference, name) for name in names}
+    if len(tested) >= 4 and len(theirs[names[0]]) >= 4:
+        stacked = [np.stack(list(side.values()), axis=-1) for side in (ours, theirs)]
+        found.append(total_variation(stacked[0], stacked[1], ensemble))
+    return found + [wasserstein(name, Sample(ours[name], ensemble), Sample(theirs[name], False)) for name in names]
 
 
 def log_temperatures(

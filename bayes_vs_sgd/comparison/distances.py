@@ -1,0 +1,96 @@
+r"""How far apart are two laws? Wasserstein's distance by observable, and a lower bound of the total variation by a classifier.
+
+They explain a verdict and have no part in it: a distance of samples is never 0, and a classifier sees what it is able to see.
+
+.. math:: W_1 = \int_0^1 |F^{-1}(u) - G^{-1}(u)|\, du \Big/ \mathrm{sd}(G), \qquad
+   \mathrm{TV} \ge P_{\text{run}}(A) - P_{\text{reference}}(A)
+
+for any set A. Here A is where normal laws fitted to half of the seeds and half of the chains are denser for the run; the other
+half is counted, and the halves then change places (a classifier two-sample test that splits by chain).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from ..diagnostics import finite_or_none, mean_error
+from .effects import LEVEL, Sample
+
+LEVELS = (np.arange(400) + 0.5) / 400
+"""Probabilities at which quantiles are compared."""
+BLOCKS = 20
+"""Blocks of seeds that are left out one at a time, for the standard error."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A distance, its standard error, and its lower 95 % bound."""
+
+    name: str
+    value: float
+    standard_error: float
+
+    @property
+    def lower_bound(self) -> float:
+        """What the distance is at least; 0 where nothing is seen."""
+        return max(self.value - float(stats.norm.ppf(1 - LEVEL)) * self.standard_error, 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return finite_or_none(asdict(self) | {"lower_bound": self.lower_bound})
+
+
+def wasserstein(name: str, sample: Sample, reference: Sample) -> Distance:
+    """W1 in sd of the reference; its error by leaving out blocks of seeds and whole chains."""
+    unit = max(float(reference.values.std()), np.finfo(float).tiny)
+    ours, theirs = _blocks(sample), _blocks(reference)
+    ahead = np.quantile(sample.values, LEVELS), np.quantile(reference.values, LEVELS)
+
+    def distance(one: NDArray, other: NDArray) -> float:
+        return float(np.mean(np.abs(one - other))) / unit
+
+    def variance(blocks: list[NDArray], first: bool) -> float:
+        left = [np.concatenate(blocks[:i] + blocks[i + 1 :]) for i in range(len(blocks))]
+        quantiles = [np.quantile(values, LEVELS) for values in left]
+        values = [distance(q, ahead[1]) if first else distance(ahead[0], q) for q in quantiles]
+        return (len(blocks) - 1) * float(np.var(values))
+
+    return Distance(name, distance(*ahead), float(np.sqrt(variance(ours, True) + variance(theirs, False))))
+
+
+def total_variation(sample: NDArray, reference: NDArray, independent: bool) -> Distance:
+    """Lower bound of the total variation between observables (item, draw, p) and (chain, draw, p)."""
+    shares, variances = [], []
+    for part in (0, 1):
+        learned = [_normal(x[part::2]) for x in (sample, reference)]
+        counted = [(_denser(x[1 - part :: 2], *learned), own) for x, own in ((sample, independent), (reference, False))]
+        shares.append(counted[0][0].mean() - counted[1][0].mean())
+        variances.append(sum(mean_error(inside, own) ** 2 for inside, own in counted))
+    return Distance("total variation", float(np.mean(shares)), float(np.sqrt(np.sum(variances))) / 2)
+
+
+def _blocks(sample: Sample) -> list[NDArray]:
+    """Flattened draws by chain, or by block of independent chains."""
+    count = min(len(sample.values), BLOCKS) if sample.independent else len(sample.values)
+    return [part.ravel() for part in np.array_split(sample.values, count)]
+
+
+def _normal(draws: NDArray) -> tuple[NDArray, NDArray, float]:
+    """Mean, inverse root of the covariance, and half its log determinant."""
+    rows = draws.reshape(-1, draws.shape[-1])
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(rows.T)))
+    root = np.sqrt(np.maximum(values, 1e-12 * max(values[-1], np.finfo(float).tiny)))
+    return rows.mean(axis=0), vectors / root, float(np.log(root).sum())
+
+
+def _denser(draws: NDArray, ours: tuple, theirs: tuple) -> NDArray:
+    """Where the first normal law is the denser one (item, draw)."""
+
+    def log_density(law: tuple) -> NDArray:
+        mean, root, log_scale = law
+        return -np.sum(((draws - mean) @ root) ** 2, axis=-1) / 2 - log_scale
+
+    return (log_density(ours) > log_density(theirs)).astype(float)
