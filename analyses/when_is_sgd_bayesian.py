@@ -19,7 +19,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -48,17 +48,18 @@ from bayes_vs_sgd.store import remembered
 
 HERE = Path(__file__).parent
 MODELS = HERE.parent / "models"
-RATES, BATCHES = (0.05, 0.1, 0.2, 0.4), (4, 16)
+RATES, BATCHES = (0.1, 0.2, 0.4), (4, 16)
 """Learning rates times the sharpness, and batch sizes."""
-QUARTER = 2
-"""Places in RATES that make a quarter of the rate; batches are a quarter of the next."""
+GRID = [(rate, batch) for batch in BATCHES for rate in RATES]
 MOMENTUM = 0.9
 RELAXATIONS = 10
 """Length of a run in relaxation times 1 / (learning rate x curvature) of its slowest mode, at the smallest rate."""
 FLAT = 1e-2
 """Curvatures below this share of the largest are flat."""
-DRAWS = 250
-CHAINS = 16
+STARTS, WARMUP = 100, 50
+"""Chains of the exact sampler that runs start from, and their warm-up."""
+CHAINS, DRAWS, SETTLING = 16, 200, 20
+"""Chains and draws of a reference, after a few from the posterior at the theoretical temperature."""
 EXAMPLES = 128
 
 
@@ -108,7 +109,7 @@ KINDS = {
 def main() -> None:
     """Measure what is not yet measured, draw, write."""
     parser = argparse.ArgumentParser(description="Map of when the law of SGD is a tempered posterior.")
-    parser.add_argument("--num-seeds", type=int, default=6000, help="independent runs of each cell")
+    parser.add_argument("--num-seeds", type=int, default=5000, help="independent runs of each cell")
     parser.add_argument("--networks", type=int, default=5, help="how many of the networks")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/map"), help="where cells are kept: a cut-off run goes on there"
@@ -146,33 +147,40 @@ class Place:
         slowest = curvatures[curvatures > FLAT * self.sharpness][0]
         self.num_steps = int(RELAXATIONS * self.sharpness / slowest / RATES[0])
         self.noise = gradient_noise(model, self.minimum).per_direction
+        self.scales = np.array([2 * batch * self.sharpness / (rate * self.noise) for rate, batch in GRID])
         self.chosen = {k: v for k, v in primary(bvs.Posterior(model)).items() if v.group == "function"}
 
-    def posterior(self, scales: np.ndarray, num_draws: int, **settings: Any) -> xr.DataTree:
-        """Exact draws at several n beta, CHAINS chains each."""
-        target = bvs.Posterior(self.model, np.repeat(scales, CHAINS) / self.model.num_examples)
-        lengths = {"num_chains": CHAINS * len(scales), "num_draws": num_draws, "num_warmup": 100}
+    @cached_property
+    def starts(self) -> list[dict[str, np.ndarray]]:
+        """Draws of the posterior at the theoretical temperature of each cell."""
+        number = -(-self.num_seeds // STARTS)
+        lengths = {"num_draws": number, "num_warmup": WARMUP, "record_positions": True}
+        tree = self.posterior(self.scales, STARTS, **lengths, observables=["loss"])
+        names = [name for name, _ in self.model.latents]
+        cells = [{name: part(tree, i, STARTS)[name].values for name in names} for i in range(len(self.scales))]
+        # Draw by draw, so that the first ones are of different chains.
+        return [
+            {name: np.concatenate(v.swapaxes(0, 1))[: self.num_seeds] for name, v in cell.items()} for cell in cells
+        ]
+
+    def posterior(self, scales: np.ndarray, num_chains: int, **settings: Any) -> xr.DataTree:
+        """Exact draws at several n beta, each in so many chains."""
+        target = bvs.Posterior(self.model, np.repeat(scales, num_chains) / self.model.num_examples)
+        settings |= {"num_chains": num_chains * len(scales), "key": 1, "progress": False}
         assert self.model.exact_sampler is not None
-        return whole(bvs.simulate(self.model.exact_sampler, target, key=1, progress=False, **lengths, **settings))
+        return whole(bvs.simulate(self.model.exact_sampler, target, **settings))
 
     def cells(self, kind: Kind) -> list[dict]:
         """All cells of one kind of SGD."""
-        grid = [(rate, batch) for batch in BATCHES for rate in RATES]
-        scales = np.array([2 * batch * self.sharpness / (rate * self.noise) for rate, batch in grid])
-        starts = self.posterior(scales, -(-self.num_seeds // CHAINS), record_positions=True, observables=["loss"])
-        runs = np.arange(len(grid)).reshape((len(BATCHES), -1) if kind.batch_is_static else (1, -1))
+        runs = np.arange(len(GRID)).reshape((len(BATCHES), -1) if kind.batch_is_static else (1, -1))
         found = []
         for rows in runs:
-            rates, batches = (np.array([grid[i][part] for i in rows]) for part in (0, 1))
+            rates, batches = (np.array([GRID[i][part] for i in rows]) for part in (0, 1))
             batch: Any = int(batches[0]) if kind.batch_is_static else np.repeat(batches, self.num_seeds).astype(float)
             rate = np.repeat(rates / self.sharpness, self.num_seeds)
-            start = {
-                name: np.concatenate(
-                    [chains(starts, i)[name].values.reshape(-1, *shape)[: self.num_seeds] for i in rows]
-                )
-                for name, shape in self.model.latents
-            }
-            target = bvs.Posterior(self.model, np.repeat(scales[rows], self.num_seeds) / self.model.num_examples)
+            scales, places = self.scales[rows], [self.starts[i] for i in rows]
+            start = {name: np.concatenate([place[name] for place in places]) for name in places[0]}
+            target = bvs.Posterior(self.model, np.repeat(scales, self.num_seeds) / self.model.num_examples)
             tree = bvs.simulate(
                 kind.make(rate, batch, self.model.num_examples, self.noise),
                 target,
@@ -184,15 +192,22 @@ class Place:
                 observables=sorted(self.chosen),
                 progress=False,
             )
-            ensembles = [ensemble(whole(tree), i, self.num_seeds) for i in range(len(rows))]
+            groups = ("posterior", "final_position")
+            ensembles = [
+                xr.DataTree.from_dict({group: part(whole(tree), i, self.num_seeds, group) for group in groups})
+                for i in range(len(rows))
+            ]
             terms = [ensemble_scores(e, bvs.Posterior(self.model), self.chosen).terms for e in ensembles]
             fitted = [t["loss"].subset(slice(0, None, 2)).scale() for t in terms]
-            reference = self.posterior(np.array([f[0] for f in fitted]), DRAWS, observables=sorted(self.chosen))
+            near = {name: np.concatenate([place[name][:CHAINS] for place in places]) for name in start}
+            used = np.array([value for value, _ in fitted])
+            lengths = {"num_draws": DRAWS, "num_warmup": SETTLING, "initial": near}
+            reference = self.posterior(used, CHAINS, **lengths, observables=sorted(self.chosen))
             for index, (value, error) in enumerate(fitted):
-                ratio = float(scales[rows[index]]) / value
+                ratio = float(scales[index]) / value
                 cell = {"rate": float(rates[index]), "batch": int(batches[index]), "temperature": ratio}
                 cell |= {"error": ratio * error / value, "audit": self.audit(kind, cell["rate"], cell["batch"])}
-                found.append(cell | self.judged(ensembles[index], chains(reference, index), terms[index], value))
+                found.append(cell | self.judged(ensembles[index], part(reference, index, CHAINS), terms[index], value))
         return found
 
     def judged(self, tree: xr.DataTree, reference: xr.Dataset, terms: dict[str, SteinTerms], fitted: float) -> dict:
@@ -218,16 +233,9 @@ class Place:
         return [a.name for a in held if a.holds is False]
 
 
-def ensemble(tree: xr.DataTree, index: int, number: int) -> xr.DataTree:
-    """One cell's seeds of a run of several."""
-    part = {"chain": slice(index * number, (index + 1) * number)}
-    groups = {name: tree[name].to_dataset().isel(part) for name in ("posterior", "final_position")}
-    return xr.DataTree.from_dict(groups)
-
-
-def chains(tree: xr.DataTree, index: int) -> xr.Dataset:
-    """One temperature's draws of a run of several."""
-    return tree["posterior"].to_dataset().isel(chain=slice(index * CHAINS, (index + 1) * CHAINS))
+def part(tree: xr.DataTree, index: int, number: int, group: str = "posterior") -> xr.Dataset:
+    """One cell's chains of a run of several."""
+    return tree[group].to_dataset().isel(chain=slice(index * number, (index + 1) * number))
 
 
 def reason(cell: dict, cells: list[dict]) -> str | None:
