@@ -24,8 +24,9 @@ from .distances import Distance, total_variation, wasserstein
 from .effects import Effect, Sample, location_and_scale, scalar_draws
 from .embedding import GlobalTest
 from .prediction import held_out_prediction
+from .refusals import check_observables, check_runs
 from .spectrum import Spectrum
-from .stationarity import ENSEMBLE, is_ensemble, law, unsettled
+from .stationarity import is_ensemble, law, unsettled
 from .temperature import SteinTerms, matched_scale
 from .whole_law import ensemble_scores, global_tests
 
@@ -138,16 +139,16 @@ def compare(
         if reference is None:
             raise InputError("neither a reference nor a target: give compare the posterior that is meant")
         target = target_of(reference)
+    check_runs(tree, reference)
     manifest = json.loads(tree.attrs["manifest"])
     chosen = primary(target, primary_observables)
+    constant = check_observables(tree, reference, chosen, primary_observables is not None)
     judged = None
     if reference is not None:
         judged = quality(reference, json.loads(reference.attrs["manifest"])["dynamics"]["name"], list(chosen))
     _, kept = final_positions(tree)
     lost = int((~kept).sum())
     ensemble = is_ensemble(tree)
-    if not ensemble and (reference is None or tree["posterior"].sizes["draw"] < 4):
-        raise InputError(f"{kept.size} chains of few draws, or no reference: give {ENSEMBLE} chains, or longer ones")
     tested = np.flatnonzero(kept)[seeds]
     effects: list[Effect] = []
     tests: list[GlobalTest] = []
@@ -167,6 +168,8 @@ def compare(
     why = rules.reason(effects, groups, verdict, len(tested), tests) if effects else ""
     if reference is None and all(e.inside for e in effects):
         why = "every temperature is within its margin, but only draws of a reference can show a match"
+    if constant:
+        why += f" ({', '.join(constant)}: constant under the posterior, left out)"
     moving = unsettled(tree, list(chosen), margins) if effects else None
     if moving:
         why = f"law at step {tree.attrs['num_steps']:,}, where {', '.join(moving)} may still depend on the start; {why}"

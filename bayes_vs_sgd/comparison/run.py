@@ -245,7 +245,7 @@ class Study:
             found,
             self.target(used),
             name=name,
-            primary_observables=list(self.chosen),
+            primary_observables=list(self.settings.observables) or None,
             seeds=seeds,
             inverse_temperature={k: None if v is None else v / num_examples for k, v in temperature.items()},
             fitted=chosen,

@@ -1,0 +1,101 @@
+"""What cannot be compared is refused in one line that says how to mend it."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import bayes_vs_sgd as bvs
+
+pytestmark = pytest.mark.smoke
+
+
+def model_of(labels):
+    def program(x, y=None):
+        w = numpyro.sample("w", dist.Normal(0, 1))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("y", dist.Normal(w * x, 1), obs=y)
+
+    odd = {"one": lambda model, values: jnp.ones(()), "log": lambda model, values: jnp.log(values["w"])}
+    return bvs.Model(program, data={"x": np.ones(20), "y": np.full(20, labels)}, optimum={"w": labels}, observables=odd)
+
+
+@pytest.fixture(scope="module")
+def target():
+    return bvs.Posterior(model_of(0.0))
+
+
+def draws(target, dynamics=None, **settings):
+    shared = {"key": 0, "num_draws": 20, "progress": False} | settings
+    return bvs.simulate(bvs.Grid() if dynamics is None else dynamics, target, **shared)
+
+
+@pytest.fixture(scope="module")
+def reference(target):
+    return draws(target, num_chains=4, num_draws=200)
+
+
+@pytest.fixture(scope="module")
+def ensemble(target):
+    return draws(target, bvs.SGD(0.1, 4), num_chains=120)
+
+
+def test_one_chain(target, reference):
+    with pytest.raises(bvs.InputError, match=r"a run of 1 chain: give 100 seeds"):
+        bvs.compare(draws(target, bvs.SGD(0.1, 4), num_chains=1), reference, target)
+
+
+def test_a_reference_of_one_chain(target, ensemble):
+    with pytest.raises(bvs.InputError, match=r"a reference of 1 chain: give several"):
+        bvs.compare(ensemble, draws(target, num_chains=1), target)
+
+
+def test_few_short_chains_without_a_reference(target):
+    with pytest.raises(bvs.InputError, match=r"8 chains of 20 draws and no reference"):
+        bvs.compare(draws(target, bvs.SGD(0.1, 4), num_chains=8), None, target)
+
+
+def test_neither_reference_nor_target(ensemble):
+    with pytest.raises(bvs.InputError, match="neither a reference nor a target"):
+        bvs.compare(ensemble, None)
+
+
+def test_other_data(reference, target):
+    other = draws(bvs.Posterior(model_of(1.0)), bvs.SGD(0.1, 4), num_chains=120)
+    with pytest.raises(bvs.InputError, match=r"differ in their model's data"):
+        bvs.compare(other, reference, target)
+
+
+def test_other_models(ensemble, tiny):
+    other = draws(bvs.Posterior(tiny), tiny.exact_sampler, num_chains=4)
+    with pytest.raises(bvs.InputError, match=r"differ in their model's program"):
+        bvs.compare(ensemble, other)
+
+
+def test_posteriors_of_two_temperatures(target, reference):
+    hot = draws(bvs.Posterior(target.model, 0.5), num_chains=120)
+    with pytest.raises(bvs.InputError, match=r"at beta = 0\.5 and the reference at 1"):
+        bvs.compare(hot, reference, target)
+
+
+def test_an_observable_that_is_constant(ensemble, reference, target):
+    with pytest.raises(bvs.InputError, match=r"one: constant under the posterior"):
+        bvs.compare(ensemble, reference, target, primary_observables=["loss", "one"])
+
+
+def test_values_that_are_not_finite(ensemble, reference, target):
+    with pytest.raises(bvs.InputError, match=r"'log' is not finite in \d+ of \d+ draws"):
+        bvs.compare(ensemble, reference, target, primary_observables=["log"])
+
+
+def test_without_a_reference_a_match_is_not_claimed(target):
+    """Langevin dynamics at a small step: no temperature is off, and that is all that is said."""
+    run = draws(target, bvs.SGLD(0.005, batch_size=None), num_chains=2000, num_steps=400, num_draws=8)
+    found = bvs.compare(run, None, target)
+    assert found.verdict in ("inconclusive", "different-size-unresolved")
+    assert found.verdicts == {"function": "inconclusive", "geometry": None, "off_data": None}
+    assert [t.name for t in found.tests] == ["stein", "ksd"]
+    assert "only draws of a reference can show a match" in found.reason
+    hot = bvs.compare(run, None, bvs.Posterior(target.model, 3.0))
+    assert hot.verdict == "mismatch"
