@@ -20,6 +20,7 @@ TOY = {
     "continuous_limit": ("--num-seeds", "20"),
     "label_noise": ("--num-seeds", "4", "--length", "0.01"),
     "optimizers": ("--num-seeds", "20"),
+    "when_is_sgd_bayesian": ("--num-seeds", "200", "--networks", "1", "--folder", "map"),
     "saddle_to_saddle": ("--num-steps", "40", "--num-checkpoints", "3", "--num-draws", "20"),
     "llc_benchmark": ("--classes", "1K", "--num-networks", "2", "--times", "0.04", "--num-seeds", "2"),
 }

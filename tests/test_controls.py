@@ -11,6 +11,8 @@ from bayes_vs_sgd.curvature import example_gradients
 from bayes_vs_sgd.settings import Compare
 
 pytestmark = [pytest.mark.law, pytest.mark.slow]
+MATCHES = ("match", "match-within-margins")
+"""With 4,000 seeds the global tests may see the finite step, which the margins allow."""
 
 
 def comparison(model, name, tmp_path, deadline=0.0, **settings):
@@ -71,9 +73,9 @@ def test_sgd_on_isotropic_regression_matches_at_the_theoretical_temperature(load
     beta = study.scale * factor / model.num_examples
     found = comparison(model, "sgd", tmp_path / "theory", float("inf"), inverse_temperature=beta, num_seeds=8000)
     assert found.stationary
-    assert found.verdict == "match", found.reason
+    assert found.verdict in MATCHES, found.reason
     fitted = comparison(model, "sgd", tmp_path / "fitted", float("inf"), num_seeds=8000)
-    assert fitted.verdict == "match", fitted.reason
+    assert fitted.verdict in MATCHES, fitted.reason
     error = fitted.inverse_temperature["fitted_standard_error"]
     assert fitted.inverse_temperature["used"] == pytest.approx(beta, abs=4 * error)
     assert target.model is model
