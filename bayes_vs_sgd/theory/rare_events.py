@@ -122,7 +122,7 @@ def flow_exceedance(threshold: float, hidden: int, norm: float = 1.0, initial_sc
 
     With w = W e, dv = -(f - s) w dt and dw = -(f - s) v dt, so that v + w and v - w keep their directions and the product of
     their norms, 2 G. They start independent, of standard deviation sqrt(2) s_0: the angle phi between them is that of random
-    vectors, and G = s_0^2 y with y the root of a product of two chi-squares, of density proportional to y^{h-1} K_0(y). At the end
+    vectors, and G = s_0^2 y with y the root of a product of two chi-squares: density proportional to y^{h-1} K_0(y). Then
 
     .. math:: r = \|v\|^2 = \sqrt{s^2 + G^2} + G \cos \varphi,
 
