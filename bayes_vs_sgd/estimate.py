@@ -36,11 +36,11 @@ def from_replicates(values: Sequence[float], extra_error: float = 0.0) -> Estima
     return with_error(float(np.mean(values)), float(np.hypot(error, extra_error)), len(values) - 1)
 
 
-def differ(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether two sets of replicates have different means, by Welch's test at a rate of false alarms of 1e-3."""
+def differ(first: Sequence[float], second: Sequence[float], false_alarm: float = FALSE_ALARM) -> bool:
+    """Whether two sets of replicates have different means, by Welch's test."""
     variances = [float(np.var(values, ddof=1)) / len(values) for values in (first, second)]
     gap, total = abs(float(np.mean(first) - np.mean(second))), sum(variances)
     if total == 0:
         return gap > 0
     degrees = total**2 / sum(v**2 / (len(x) - 1) for v, x in zip(variances, (first, second), strict=True))
-    return 2 * float(stats.t.sf(gap / np.sqrt(total), degrees)) < FALSE_ALARM
+    return 2 * float(stats.t.sf(gap / np.sqrt(total), degrees)) < false_alarm

@@ -11,7 +11,7 @@ thinner than their covariance tells.
 import abc
 import pathlib
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -31,10 +31,12 @@ from .store import remembered
 
 MOST_STAGES = 400
 REMEMBERED = 0.2
-"""Most correlation of the coordinate over the moves of a stage."""
+"""Most correlation of a coordinate over the moves of a stage."""
 FEWEST_MOVES, MOST_MOVES = 4, 256
-AT_ENDS, WITHIN = ("tempering", "mean", "variance", "coordinates"), ("acceptance", "memory", "ess")
+AT_ENDS, WITHIN = ("tempering", "mean", "variance", "seen"), ("acceptance", "memory", "ess")
 """What is known at each t, and of each stage between two."""
+LEAPFROGS, MOST_LEAPFROGS, DURATION = 16, 1024, 3.0
+"""Leapfrog steps of the longest trajectory: so many, or what the particles' width takes: a quarter turn is pi / 2."""
 ACCEPTANCE = 0.8
 """Wanted mean acceptance of trajectories."""
 FIRST_STEP, GAIN = 0.7, 1.5
@@ -48,12 +50,13 @@ RIDGE = 1e-8
 class Path(eqx.Module):
     """A base law, where particles start, and the energy E that is tempered in.
 
-    ``coordinate`` is what a stage's moves must forget: E, or what it depends on. Those of all stages are kept if ``traced``.
+    A stage's moves must forget the ``coordinates``: E, or what it depends on. What is ``seen`` of particles is kept.
     """
 
-    target: eqx.AbstractVar[Posterior]
-    leapfrogs: eqx.AbstractClassVar[int]
-    traced: eqx.AbstractClassVar[bool]
+    @property
+    @abc.abstractmethod
+    def target(self) -> Posterior:
+        """What positions are of."""
 
     @abc.abstractmethod
     def log_base(self, vector: Array) -> Array:
@@ -64,8 +67,12 @@ class Path(eqx.Module):
         """E."""
 
     @abc.abstractmethod
-    def coordinate(self, vector: Array) -> Array:
-        """What E depends on."""
+    def coordinates(self, vector: Array) -> Array:
+        """What is to be forgotten."""
+
+    def seen(self, vector: Array) -> Array:
+        """What is kept of each particle at each t."""
+        return jnp.zeros(0)
 
     @abc.abstractmethod
     def start(self, key: Array, num_particles: int) -> Array:
@@ -75,9 +82,12 @@ class Path(eqx.Module):
 class FromPrior(Path):
     """From the prior to a posterior."""
 
-    target: Posterior
-    leapfrogs: ClassVar[int] = 16
-    traced: ClassVar[bool] = False
+    posterior: Posterior
+
+    @property
+    def target(self) -> Posterior:
+        """The posterior."""
+        return self.posterior
 
     def log_base(self, vector: Array) -> Array:
         """Log prior."""
@@ -89,9 +99,9 @@ class FromPrior(Path):
         beyond = target.log_density(position) - target.model.log_prior(position)
         return target.inverse_temperature * target.model.offset - beyond
 
-    def coordinate(self, vector: Array) -> Array:
+    def coordinates(self, vector: Array) -> Array:
         """E."""
-        return self.energy(vector)
+        return self.energy(vector)[None]
 
     def start(self, key: Array, num_particles: int) -> Array:
         """Prior draws."""
@@ -103,8 +113,8 @@ class Ladder(NamedTuple):
     """One replicate: log Z, the moments of -E at each t, and the particles with their weights at t = 1.
 
     ``tempering``, ``mean`` and ``variance`` have one entry a stage and one for the end, ``acceptance``, ``memory`` (the
-    correlation of the coordinate before a stage's moves with that after) and ``ess`` (of the weights that end it, as a share
-    of the particles) one a stage. ``coordinates`` are those of the particles at each t, where they are traced.
+    largest correlation of a coordinate before a stage's moves with that after) and ``ess`` (of the weights that end it, as a
+    share of the particles) one a stage. ``seen`` (t, particle, number) is what the path keeps of them.
     """
 
     log_evidence: float
@@ -114,7 +124,7 @@ class Ladder(NamedTuple):
     acceptance: np.ndarray
     memory: np.ndarray
     ess: np.ndarray
-    coordinates: np.ndarray
+    seen: np.ndarray
     num_gradients: float
     particles: Float[np.ndarray, "s d"]
     weights: Float[np.ndarray, " s"]
@@ -151,7 +161,7 @@ def enough_moves(
     folder: pathlib.Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
-    """Return the least of 4, 8, 16, ... moves after which less than a fifth of the coordinate is remembered in every stage."""
+    """Return the least of 4, 8, 16, ... moves after which less than a fifth of each coordinate is remembered in every stage."""
     num_moves = FEWEST_MOVES
     while num_moves < MOST_MOVES:
         say(f"tempered particles: are {num_moves} moves a stage enough?")
@@ -193,7 +203,7 @@ def _tempered(path: Path, num_particles: int, num_moves: Array, target_ess: Arra
     def at(state):
         mean, variance = _moments(log_likelihood, state)
         seen = {"tempering": state.tempering_param, "mean": mean, "variance": variance}
-        return seen | {"coordinates": jax.vmap(path.coordinate)(state.particles) if path.traced else jnp.zeros(0)}
+        return seen | {"seen": jax.vmap(path.seen)(state.particles)}
 
     def stage(carry):
         state, index, log_evidence, step_size, gradients, trace = carry
@@ -201,24 +211,23 @@ def _tempered(path: Path, num_particles: int, num_moves: Array, target_ess: Arra
         lengths = jax.random.fold_in(key, 2 * index)
         options: Any = {
             "target_ess": target_ess,
-            "update_strategy": _moves(root, step_size, lengths, path.leapfrogs),
+            "update_strategy": _moves(root, step_size, lengths),
         }  # BlackJAX's annotations are narrower than it is
         kernel = adaptive_tempered.build_kernel(
             path.log_base, log_likelihood, lambda *_: None, hmc.init, resampling.systematic, **options
         )
         new, info = kernel(jax.random.fold_in(key, 2 * index + 1), state, num_moves, {})
-        step_size, acceptance, before, after = info.update_info
-        seen = at(state) | {"acceptance": acceptance, "memory": _memory(path.coordinate, before, after)}
+        step_size, leapfrogs, acceptance, before, after = info.update_info
+        seen = at(state) | {"acceptance": acceptance, "memory": _memory(path.coordinates, before, after)}
         seen |= {"ess": 1 / (num_particles * jnp.sum(new.weights**2))}
         trace = {name: trace[name].at[index].set(value) for name, value in seen.items()}
-        gradients += num_moves * (1 + path.leapfrogs) / 2
-        return new, index + 1, log_evidence + info.log_likelihood_increment, step_size, gradients, trace
+        log_evidence += info.log_likelihood_increment
+        return new, index + 1, log_evidence, step_size, gradients + leapfrogs, trace
 
     state = adaptive_tempered.init(path.start(jax.random.fold_in(key, 2**31 - 1), num_particles))
     state = state._replace(tempering_param=jnp.zeros(()))
-    traced = num_particles if path.traced else 0
     trace = {name: jnp.zeros(MOST_STAGES + 1) for name in ("tempering", "mean", "variance", *WITHIN)}
-    trace["coordinates"] = jnp.zeros((MOST_STAGES + 1, traced))
+    trace["seen"] = jnp.zeros((MOST_STAGES + 1, *jax.eval_shape(at, state)["seen"].shape))
     state, count, log_evidence, _, gradients, trace = jax.lax.while_loop(
         lambda carry: (carry[0].tempering_param < 1) & (carry[1] < MOST_STAGES),
         stage,
@@ -230,8 +239,8 @@ def _tempered(path: Path, num_particles: int, num_moves: Array, target_ess: Arra
     return found | trace | {"particles": state.particles, "weights": state.weights}
 
 
-def _moves(root: Array, step_size: Array, key: Array, leapfrogs: int) -> Any:
-    """Update of all particles by a traced number of trajectories; also the step size, the acceptance, and both ends."""
+def _moves(root: Array, step_size: Array, key: Array) -> Any:
+    """Update of all particles by a traced number of trajectories; also step size, leapfrog steps, acceptance, and both ends."""
 
     def strategy(init, log_density, step, num_mcmc_steps, n_particles):
         def whitened(vector):
@@ -246,20 +255,21 @@ def _moves(root: Array, step_size: Array, key: Array, leapfrogs: int) -> Any:
 
         def update(keys, particles, _):
             def body(index, carry):
-                states, step_size, accepted = carry
-                length = jax.random.randint(jax.random.fold_in(key, index), (), 1, leapfrogs + 1)  # all run in step
+                states, step_size, leapfrogs, accepted = carry
+                longest = jnp.clip(DURATION / step_size, LEAPFROGS, MOST_LEAPFROGS).astype(int)
+                length = jax.random.randint(jax.random.fold_in(key, index), (), 1, longest + 1)  # all run in step
                 keys_now = jax.vmap(lambda k: jax.random.fold_in(k, index))(keys)
                 states, rates = jax.vmap(trajectory, (0, 0, None, None))(keys_now, states, step_size, length)
                 rate = jnp.mean(rates)
                 step_size = jnp.minimum(step_size * jnp.exp(GAIN * (rate - ACCEPTANCE)), 2.0)
-                return states, step_size, accepted + rate
+                return states, step_size, leapfrogs + length, accepted + rate
 
             inwards = jax.vmap(lambda position: solve_triangular(root, position, lower=True))
             states = jax.vmap(lambda position: hmc.init(position, whitened))(inwards(particles))
-            carry = (states, step_size, jnp.zeros(()))
-            states, tuned, accepted = jax.lax.fori_loop(0, num_mcmc_steps, body, carry)
+            carry = (states, step_size, jnp.asarray(0), jnp.zeros(()))
+            states, tuned, leapfrogs, accepted = jax.lax.fori_loop(0, num_mcmc_steps, body, carry)
             moved = states.position @ root.T
-            return moved, (tuned, accepted / num_mcmc_steps, particles, moved)
+            return moved, (tuned, leapfrogs, accepted / num_mcmc_steps, particles, moved)
 
         return update, n_particles
 
@@ -273,15 +283,15 @@ def _moments(log_likelihood: Any, state: Any) -> tuple[Array, Array]:
     return mean, state.weights @ (values - mean) ** 2
 
 
-def _memory(coordinate: Any, before: Array, after: Array) -> Array:
-    """Correlation of the particles' coordinate before a stage's moves with that after."""
+def _memory(coordinates: Any, before: Array, after: Array) -> Array:
+    """Largest correlation of the particles' coordinates before a stage's moves with those after."""
 
     def seen(particles):
-        values = jax.vmap(coordinate)(particles)
-        values = values - values.mean()
-        return values / (jnp.linalg.norm(values) + jnp.finfo(values.dtype).tiny)
+        values = jax.vmap(coordinates)(particles)
+        values = values - values.mean(axis=0)
+        return values / (jnp.linalg.norm(values, axis=0) + jnp.finfo(values.dtype).tiny)
 
-    return seen(before) @ seen(after)
+    return jnp.max(jnp.sum(seen(before) * seen(after), axis=0))
 
 
 def _root(particles: Float[Array, "s d"], weights: Float[Array, " s"]) -> Float[Array, "d d"]:
