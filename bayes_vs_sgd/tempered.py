@@ -11,14 +11,14 @@ thinner than their covariance tells.
 import abc
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.mcmc import hmc
-from blackjax.smc import adaptive_tempered, resampling
+from blackjax.smc import adaptive_tempered, resampling, solver
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
@@ -37,10 +37,12 @@ AT_ENDS, WITHIN = ("tempering", "mean", "variance", "seen"), ("acceptance", "mem
 """What is known at each t, and of each stage between two."""
 LEAPFROGS, MOST_LEAPFROGS, DURATION = 16, 1024, 3.0
 """Leapfrog steps of the longest trajectory: so many, or what the particles' width takes: a quarter turn is pi / 2."""
+NEARLY = 0.8
+"""Share of the wanted effective sample size that is enough to go to the end."""
 ACCEPTANCE = 0.8
 """Wanted mean acceptance of trajectories."""
-FIRST_STEP, GAIN = 0.7, 1.5
-"""First step size, and by how much its logarithm follows the acceptance."""
+GAIN = 1.5
+"""By how much the logarithm of the step size follows the acceptance."""
 SHORTEST = 0.3
 """Least share of the step size that a trajectory takes."""
 RIDGE = 1e-8
@@ -52,6 +54,9 @@ class Path(eqx.Module):
 
     A stage's moves must forget the ``coordinates``: E, or what it depends on. What is ``seen`` of particles is kept.
     """
+
+    first_step: eqx.AbstractClassVar[float]
+    """First step size, where the particles' covariance is one."""
 
     @property
     @abc.abstractmethod
@@ -83,6 +88,7 @@ class FromPrior(Path):
     """From the prior to a posterior."""
 
     posterior: Posterior
+    first_step: ClassVar[float] = 0.7
 
     @property
     def target(self) -> Posterior:
@@ -211,6 +217,7 @@ def _tempered(path: Path, num_particles: int, num_moves: Array, target_ess: Arra
         lengths = jax.random.fold_in(key, 2 * index)
         options: Any = {
             "target_ess": target_ess,
+            "root_solver": _step,
             "update_strategy": _moves(root, step_size, lengths),
         }  # BlackJAX's annotations are narrower than it is
         kernel = adaptive_tempered.build_kernel(
@@ -231,12 +238,24 @@ def _tempered(path: Path, num_particles: int, num_moves: Array, target_ess: Arra
     state, count, log_evidence, _, gradients, trace = jax.lax.while_loop(
         lambda carry: (carry[0].tempering_param < 1) & (carry[1] < MOST_STAGES),
         stage,
-        (state, jnp.asarray(0), jnp.zeros(()), jnp.asarray(FIRST_STEP), jnp.zeros(()), trace),
+        (state, jnp.asarray(0), jnp.zeros(()), jnp.asarray(path.first_step), jnp.zeros(()), trace),
     )
     last = at(state)
     trace = {name: trace[name].at[count].set(last[name]) if name in last else trace[name] for name in trace}
     found = {"log_evidence": log_evidence, "num_stages": count, "num_gradients": gradients}
     return found | trace | {"particles": state.particles, "weights": state.weights}
+
+
+def _step(log_excess: Any, low: Array, high: Array) -> Array:
+    """Step in t at which the effective sample size is as wanted; to the end, where it is little less.
+
+    Else a path to an indicator, whose weights stay as even as the share beyond is, would stop close to its end: at a wall.
+    """
+    return jax.lax.cond(
+        log_excess(high) > jnp.log(NEARLY),
+        lambda: jnp.asarray(high, float),
+        lambda: solver.dichotomy(log_excess, low, high),
+    )
 
 
 def _moves(root: Array, step_size: Array, key: Array) -> Any:

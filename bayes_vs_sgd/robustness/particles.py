@@ -152,4 +152,4 @@ def log_interval(values: Sequence[float]) -> tuple[float, float]:
     if not mean > 0:
         return 0.0, 1.0
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error / mean
-    return mean * np.exp(-half), min(mean * np.exp(half), 1.0)
+    return float(mean * np.exp(-half)), float(min(mean * np.exp(half), 1.0))

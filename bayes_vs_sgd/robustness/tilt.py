@@ -7,7 +7,7 @@ The tilt pulls with a gradient where an indicator has none. kappa goes as far at
 same way, -L being the property: particles of the prior, pulled into the set, and counted only where they are inside.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -52,6 +52,7 @@ class Tilt(Path):
     starts: Float[Array, "s d"]
     threshold: Array
     stiffness: Array
+    first_step: ClassVar[float] = 0.1
 
     @property
     def target(self) -> Posterior:
