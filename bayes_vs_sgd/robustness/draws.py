@@ -22,6 +22,8 @@ from ..simulate import simulate
 CAREFUL = 0.98
 """Acceptance rate of NUTS: at 0.8 singular posteriors diverge in 1 % of the draws, at 0.98 in none."""
 NUM_CHAINS, NUM_WARMUP = 64, 200
+FEWEST_DRAWS = 32
+"""Of a chain, for R-hat to mean something."""
 NUTS_CHAINS, NUTS_WARMUP, NUTS_DRAWS = 16, 500, 500
 MOST_NUMBERS = 10**8
 """Recorded of all draws."""
@@ -53,7 +55,8 @@ def posterior_draws(
         dynamics, lengths = NUTS(target_acceptance_rate=CAREFUL), {"num_chains": NUTS_CHAINS}
         lengths |= {"num_warmup": NUTS_WARMUP, "num_draws": NUTS_DRAWS}
     fitting = max(MOST_NUMBERS // model.num_parameters // lengths["num_chains"], 4)
-    lengths["num_draws"] = min(lengths.get("num_draws", -(-num_draws // lengths["num_chains"])), fitting)
+    wanted = max(lengths.get("num_draws", -(-num_draws // lengths["num_chains"])), FEWEST_DRAWS)
+    lengths["num_draws"] = min(wanted, fitting)
     tree = whole(simulate(dynamics, target, **lengths, **shared))
     values = np.asarray(tree["posterior"][name].values, float)
     worst = rhat(values) if np.isfinite(values).all() else np.nan
@@ -79,6 +82,8 @@ def _vectors(target: Posterior, rows: dict[str, Array]) -> Array:
 def share_beyond(values: Float[np.ndarray, "chain draw"], threshold: float) -> tuple[float, float]:
     """Share of the draws beyond a threshold, and the number of independent draws that would tell it as well."""
     beyond = (values > threshold).astype(float)
+    if values.shape[1] == 1:
+        return float(beyond.mean()), float(values.size)
     if np.ptp(beyond) == 0:
         return float(beyond.mean()), min(ess(values), float(values.size))
     independent = float(np.asarray(array_stats.ess(beyond, chain_axis=0, draw_axis=1, method="mean")))

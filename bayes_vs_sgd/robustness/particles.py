@@ -96,9 +96,14 @@ def replicates(
     say(f"robustness: {count} replicates with {num_moves} moves a stage")
     key = jax.random.fold_in(jax.random.key(seed), num_moves)
     first = replicate(problem, 0, num_moves, key, folder)  # alone, so that nothing compiles twice
+    precise = problem.target.inverse_temperature.dtype == jnp.float64
+
+    def one(index):
+        with jax.enable_x64(precise):  # which a thread does not inherit
+            return replicate(problem, index, num_moves, key, folder)
+
     with ThreadPoolExecutor(CORES) as pool:
-        rest = pool.map(lambda index: replicate(problem, index, num_moves, key, folder), range(1, count))
-    return [first, *rest]
+        return [first, *pool.map(one, range(1, count))]
 
 
 def until_agreed(

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..errors import InputError
-from ..factorisations import singular_values
+from ..factorisations import left_vectors, right_vectors
 from ..function import Function
 from ..observables import HashableDict
 
@@ -91,7 +92,8 @@ def rank_excess(layers: tuple[str, ...], rank: int) -> Property:
         product = jnp.atleast_2d(values[layers[0]])
         for name in layers[1:]:
             product = jnp.atleast_2d(values[name]) @ product
-        return singular_values(product)[rank]
+        fixed = jax.lax.stop_gradient(product)  # the derivative of a singular value is u' dA v
+        return jnp.abs(left_vectors(fixed)[:, rank] @ product @ right_vectors(fixed)[:, rank])
 
     return Property(Function(next_value))
 
