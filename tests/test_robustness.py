@@ -240,7 +240,8 @@ def test_an_empty_set_is_called_so(x64):
     model = own(swing)
     least = reference_point(model).loss
     target = bvs.Posterior(model, 0.0)
-    problem = Problem(target, model.properties["swing"], 1.0, 1.0, (), 64, least - 1.0, 0.1)
+    starts = np.random.default_rng(0).normal(size=(2, 64, 1))
+    problem = Problem(target, model.properties["swing"], 1.0, 1.0, starts, 64, least - 1.0, 0.1)
     with pytest.raises(bvs.InputError, match="the set may be empty"):
         replicates(problem, 1, 2, 0, None, lambda line: None)
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import InputError
 from ..estimate import Estimate, from_replicates
 from ..posterior import Posterior
 from ..settings import Robustness as Settings
+from ..tempered import FromPrior
 from .draws import Draws, binomial_interval, share_beyond
 from .particles import Problem, Replicate, doubts, log_interval, until_agreed
 from .properties import Property
@@ -81,10 +83,10 @@ def by_particles(job: Job, drawn: Draws | None = None) -> Found:
     problem = Problem(job.target, job.item, job.threshold, 1.0, (), size)
     settings: dict[str, float] = {}
     if drawn is None:
-        prior = jax.vmap(model.sample_prior)(jax.random.split(jax.random.key(job.key), size))
-        values = np.asarray(property_at(job.target, jax.vmap(job.target.flat)(prior), job.item), float)
+        vectors = np.asarray(FromPrior(job.target).start(jax.random.key(job.key), count * size), float)
+        values = np.asarray(property_at(job.target, jnp.asarray(vectors, float), job.item), float)
         excess = model.num_parameters / (2 * model.num_examples) if chosen.excess_loss is None else chosen.excess_loss
-        problem = problem._replace(level=job.least_loss + excess, excess=excess)
+        problem = problem._replace(level=job.least_loss + excess, excess=excess, starts=np.split(vectors, count))
         settings["excess_loss"] = excess
     else:
         values, parts = drawn.values, np.array_split(drawn.vectors, count)

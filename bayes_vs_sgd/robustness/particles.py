@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..estimate import LEVEL, differ
 from ..function import Function
 from ..posterior import Posterior
-from ..tempered import MOST_STAGES, REMEMBERED, FromPrior, Ladder, tempered
+from ..tempered import MOST_STAGES, REMEMBERED, Ladder, tempered
 from .properties import Property
 from .tilt import STIFFEST, Event, Law, Pool, Tilt, event, pooled
 
@@ -43,7 +43,7 @@ class Replicate(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A law, a property and a threshold; where each replicate starts, or the level of a set that starts at the prior."""
+    """A law, a property and a threshold; draws of the law for each replicate, or of the prior if there is a level to come to."""
 
     target: Posterior
     item: Property
@@ -68,13 +68,11 @@ def replicate(problem: Problem, index: int, num_moves: int, key: Any, folder: Pa
         return tempered(path, run_key, size, num_moves, TARGET_ESS, folder)
 
     key_set, key_event = jax.random.split(jax.random.fold_in(key, index))
-    if problem.level is None:
-        law, starts = Law(problem.target), jnp.asarray(problem.starts[index], float)
-    else:
-        draws = FromPrior(problem.target).start(jax.random.fold_in(key_set, 0), size)
-        stiffness, prior = jnp.asarray(STIFFEST / problem.excess, float), Law(problem.target)
+    law, starts = Law(problem.target), jnp.asarray(problem.starts[index], float)
+    if problem.level is not None:
+        stiffness = jnp.asarray(STIFFEST / problem.excess, float)
         inside = Property(Function(minus_loss))
-        inwards = Tilt(inside, prior, draws, jnp.asarray(-problem.level, float), stiffness)
+        inwards = Tilt(inside, law, starts, jnp.asarray(-problem.level, float), stiffness)
         ladder = run(inwards, key_set)
         mass = event(inwards, ladder)
         if not mass.probability > 0:
@@ -95,7 +93,7 @@ def replicates(
     """Independent replicates, as many at once as there are cores."""
     say(f"robustness: {count} replicates with {num_moves} moves a stage")
     key = jax.random.fold_in(jax.random.key(seed), num_moves)
-    first = replicate(problem, 0, num_moves, key, folder)  # alone, so that nothing compiles twice
+    first = replicate(problem, 0, num_moves, key, folder)  # alone: programs are traced in one thread only
     precise = problem.target.inverse_temperature.dtype == jnp.float64
 
     def one(index):
