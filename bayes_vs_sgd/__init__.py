@@ -59,6 +59,15 @@ if TYPE_CHECKING:
     from .observables import Observable, linear_network, observable
     from .posterior import Posterior
     from .results import open_run
+    from .robustness.properties import (
+        Property,
+        disagreement,
+        group_loss,
+        rank_excess,
+        sensitivity,
+        trigger_response,
+    )
+    from .robustness.run import Robustness, robustness
     from .simulate import simulate
 
 _HOMES = {
@@ -110,6 +119,15 @@ _HOMES = {
     "observables": ("Observable", "linear_network", "observable"),
     "posterior": ("Posterior",),
     "results": ("open_run",),
+    "robustness.properties": (
+        "Property",
+        "disagreement",
+        "group_loss",
+        "rank_excess",
+        "sensitivity",
+        "trigger_response",
+    ),
+    "robustness.run": ("Robustness", "robustness"),
     "simulate": ("simulate",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -147,8 +165,10 @@ __all__ = [
     "Observable",
     "Optimizer",
     "Posterior",
+    "Property",
     "RMSpropFlow",
     "RMSpropSGLD",
+    "Robustness",
     "Shuffled",
     "StableNoise",
     "StochasticGradientFlow",
@@ -159,17 +179,23 @@ __all__ = [
     "along_training",
     "audit",
     "compare",
+    "disagreement",
     "free_energy",
     "from_blackjax",
     "from_positions",
+    "group_loss",
     "learning_coefficient",
     "linear_network",
     "load_model",
     "observable",
     "open_run",
+    "rank_excess",
+    "robustness",
+    "sensitivity",
     "simulate",
     "tail_index",
     "temperature_spectrum",
+    "trigger_response",
 ]
 
 

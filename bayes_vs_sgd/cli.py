@@ -13,7 +13,7 @@ from typing import Any
 from . import CORES
 from .errors import InputError, nearest
 
-VERBS = ("compare", "audit", "llc", "free-energy", "claims", "models")
+VERBS = ("compare", "audit", "llc", "free-energy", "robustness", "claims", "models")
 WITHOUT_MODEL = ("claims", "models")
 USAGE = """usage: bayes-vs-sgd VERB MODEL.py [--model.SETTING VALUE ...] [--SETTING VALUE ...]
 
@@ -25,6 +25,8 @@ verbs:
   llc MODEL.py       local learning coefficient of the tempered posterior, with its budget of errors
   free-energy MODEL.py
                      log evidence; learning coefficient, multiplicity and WAIC from the same ladder of temperatures
+  robustness MODEL.py --property NAME --threshold C
+                     how likely is property > C among the parameters that fit as well, down to one in a million and below?
   claims [--run ID...]
                      list the statements of theory, or measure them: predicted beside measured
   models [FOLDER]    list the model files of a folder (models/ by default) with their settings

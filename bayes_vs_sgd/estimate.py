@@ -7,6 +7,8 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+FALSE_ALARM = 1e-3
+"""Rate at which replicates of one law are said to have two means."""
 
 
 @dataclass(frozen=True)
@@ -32,3 +34,13 @@ def from_replicates(values: Sequence[float], extra_error: float = 0.0) -> Estima
     """Mean of independent replicates; an error of another kind is added in quadrature."""
     error = np.std(values, ddof=1) / np.sqrt(len(values))
     return with_error(float(np.mean(values)), float(np.hypot(error, extra_error)), len(values) - 1)
+
+
+def differ(first: Sequence[float], second: Sequence[float], false_alarm: float = FALSE_ALARM) -> bool:
+    """Whether two sets of replicates have different means, by Welch's test."""
+    variances = [float(np.var(values, ddof=1)) / len(values) for values in (first, second)]
+    gap, total = abs(float(np.mean(first) - np.mean(second))), sum(variances)
+    if total == 0:
+        return gap > 0
+    degrees = total**2 / sum(v**2 / (len(x) - 1) for v, x in zip(variances, (first, second), strict=True))
+    return 2 * float(stats.t.sf(gap / np.sqrt(total), degrees)) < false_alarm

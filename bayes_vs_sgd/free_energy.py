@@ -24,18 +24,15 @@ import numpy as np
 from .curvature import reference_point
 from .diagnostics import finite_or_none
 from .errors import InputError
-from .estimate import Estimate, from_replicates
+from .estimate import Estimate, differ, from_replicates
 from .ladder import learning_coefficient_and_multiplicity, mean_loss_at, thermodynamic_integral
 from .model import Model
 from .posterior import Posterior
 from .predictive import example_losses, prediction_distance, predictive
-from .tempered import MOST_STAGES, Ladder, at_particles, tempered
+from .tempered import MOST_STAGES, REMEMBERED, FromPrior, Ladder, at_particles, enough_moves, tempered
 
 APART, WIDE = 3.0, 0.5
 """Standard errors by which two answers part; nats by which replicates may spread."""
-REMEMBERED = 0.2
-"""Most correlation of the likelihood over the moves of a stage."""
-FEWEST_MOVES, MOST_MOVES = 4, 256
 FITTED = 0.01
 """Where n beta times the loss that fitting the labels' noise gains is below this, there is no noise to fit."""
 
@@ -157,8 +154,9 @@ def free_energy(
     _check(num_particles, num_moves, num_replicates, target_ess)
     started, seed, say = time.monotonic(), jax.random.key(key), progress or (lambda line: None)
     kept = None if folder is None else Path(folder)
+    tempering = FromPrior(target)
     if num_moves is None:
-        num_moves = enough_moves(target, num_particles, target_ess, jax.random.fold_in(seed, 2), kept, say)
+        num_moves = enough_moves(tempering, num_particles, target_ess, jax.random.fold_in(seed, 2), kept, say)
     found: dict[str, list[Ladder]] = {"moves": [], "twice_the_moves": []}
     for index in range(num_replicates):
         late = max_seconds is not None and time.monotonic() - started > max_seconds
@@ -167,7 +165,7 @@ def free_energy(
         for times, runs in enumerate(found.values(), start=1):
             say(f"free energy: replicate {index + 1} of {num_replicates}, {times * num_moves} moves a stage")
             run_key = jax.random.split(jax.random.fold_in(seed, times - 1), num_replicates)[index]
-            runs.append(tempered(target, run_key, num_particles, times * num_moves, target_ess, kept))
+            runs.append(tempered(tempering, run_key, num_particles, times * num_moves, target_ess, kept))
     best = found["twice_the_moves"]
     settings = {"inverse_temperature": float(target.inverse_temperature), "localization": float(target.localization)}
     settings |= {"num_particles": num_particles, "num_moves": num_moves, "num_replicates": len(best)}
@@ -212,24 +210,6 @@ def _check(num_particles: int, num_moves: int | None, num_replicates: int, targe
             raise InputError(f"{name} is {value}: it must be at least {least}")
     if not 0 < target_ess < 1:
         raise InputError(f"target_ess is {target_ess}: it must be between 0 and 1")
-
-
-def enough_moves(
-    target: Posterior,
-    num_particles: int,
-    target_ess: float,
-    key: Any,
-    folder: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> int:
-    """Return the least of 4, 8, 16, ... moves after which less than a fifth of the likelihood is remembered in every stage."""
-    num_moves = FEWEST_MOVES
-    while num_moves < MOST_MOVES:
-        say(f"tempered particles: are {num_moves} moves a stage enough?")
-        if tempered(target, key, num_particles, num_moves, target_ess, folder).memory.max() < REMEMBERED:
-            break
-        num_moves *= 2
-    return num_moves
 
 
 def _from_ladders(target: Posterior, runs: list[Ladder]) -> dict[str, Any]:
@@ -297,9 +277,8 @@ def _doubts(
     if not np.isfinite([*logs["moves"], *logs["twice_the_moves"]]).all():
         return ["a replicate is not finite: the likelihood may vanish on all of the prior's draws"]
     found = []
-    fewer = from_replicates(logs["moves"])
-    if abs(fewer.value - best.value) > APART * np.hypot(fewer.standard_error, best.standard_error):
-        found.append(f"k moves give {fewer}, 2k give {best}: give more moves")
+    if differ(logs["moves"], logs["twice_the_moves"]):
+        found.append(f"k moves give {from_replicates(logs['moves'])}, 2k give {best}: give more moves")
     spread = max(np.std(values, ddof=1) for values in logs.values())
     if memory > REMEMBERED:
         found.append(f"2k moves still remember {memory:.2f} of the likelihood: give more moves")

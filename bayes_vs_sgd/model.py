@@ -63,8 +63,10 @@ class Model(eqx.Module):
         Known numbers, such as ``{"learning_coefficient": Truth(4.5, source="...")}``.
     probes
         Inputs (arguments of the program) that the data do not contain; predictions there are "off the data".
-    observables, properties
-        Functions of (model, position) worth recording; see ``observables.py``.
+    observables
+        Functions of (model, values) worth recording; see ``observables.py``.
+    properties
+        Functions of (model, values) that must not exceed a threshold; see ``robustness/properties.py``.
     exact_sampler
         A dynamics that samples the tempered posterior of this model exactly, checked when it is first used.
     compressed
@@ -132,7 +134,8 @@ class Model(eqx.Module):
             check_program,
             check_stands_for,
         )
-        from .observables import HashableDict, as_observables
+        from .observables import HashableDict, as_observables, available
+        from .robustness.properties import as_properties
 
         self.program = Function(program)
         self.stands_for = check_stands_for(data, compressed, num_examples, offset)
@@ -140,7 +143,7 @@ class Model(eqx.Module):
         self.optimum = None if optimum is None else {k: jnp.asarray(v, float) for k, v in optimum.items()}
         self.probes = None if probes is None else {k: jnp.asarray(v) for k, v in probes.items()}
         self.observables = as_observables(observables or {})
-        self.properties = HashableDict({k: Function(v) for k, v in (properties or {}).items()})
+        self.properties = HashableDict()
         self.densities = HashableDict({k: Function(v) for k, v in (densities or {}).items()})
         self.expected_loss = None if expected_loss is None else Function(expected_loss)
         self.fresh = None if fresh is None else Function(fresh)
@@ -150,6 +153,7 @@ class Model(eqx.Module):
         self.compressed = self.data if data is None else None
         self.offset = jnp.asarray(0.0 if offset is None else offset, float)
         self.latents = check_program(self)
+        self.properties = as_properties(properties or {}, available(self))
         check_fresh(self)
         if compressed is not None and data is not None:
             self.compressed = check_data(compressed)

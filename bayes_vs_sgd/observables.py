@@ -82,7 +82,7 @@ def as_observables(given: Mapping[str, Any]) -> HashableDict:
 
 
 def available(model: "Model") -> dict[str, Observable]:
-    """All that can be recorded of a model: its own observables and those every model has."""
+    """All that can be recorded of a model: its own observables and properties, and those every model has."""
     found = {"loss": _loss, "squared_norm": _squared_norm}
     if model.holds_examples:
         found["prediction_seen"] = _prediction_seen
@@ -98,16 +98,19 @@ def available(model: "Model") -> dict[str, Observable]:
     for name, item in found.items():
         if name != "loss" and item.group in own_groups:
             found[name] = Observable(item.function, item.group)
-    return found | dict(model.observables)
+    properties = {name: Observable(item.function) for name, item in model.properties.items()}
+    return found | properties | dict(model.observables)
 
 
 def select(model: "Model", names: list[str] | tuple[str, ...] | None) -> HashableDict:
-    """Return the named observables, all by default."""
+    """Return the named observables, all but the costly ones and the properties by default."""
     known = available(model)
     for name in names or ():
         if name not in known:
             raise InputError(f"unknown observable {name!r}: {nearest(name, known)}")
-    return HashableDict({name: known[name] for name in (names or sorted(known.keys() - COSTLY))})
+    return HashableDict(
+        {name: known[name] for name in (names or sorted(known.keys() - COSTLY - model.properties.keys()))}
+    )
 
 
 @observable("function", primary=True)

@@ -7,10 +7,9 @@ import jax
 import numpy as np
 
 from .estimate import Estimate, from_replicates
-from .free_energy import REMEMBERED, enough_moves
 from .posterior import Posterior
 from .settings import LLC
-from .tempered import at_particles, tempered
+from .tempered import REMEMBERED, FromPrior, at_particles, enough_moves, tempered
 
 MOST_TEMPERED = 300
 """Parameters above which the second sampler is not asked."""
@@ -38,11 +37,12 @@ def by_tempering(
             print(line, file=sys.stderr, flush=True)
 
     seed = jax.random.key(key)
-    num_moves = 2 * enough_moves(target, num_particles, 0.8, jax.random.fold_in(seed, 2), folder, say)
+    path = FromPrior(target)
+    num_moves = 2 * enough_moves(path, num_particles, 0.8, jax.random.fold_in(seed, 2), folder, say)
     runs = []
     for index, replicate in enumerate(jax.random.split(jax.random.fold_in(seed, 3), num_replicates)):
         say(f"tempered particles: replicate {index + 1} of {num_replicates}")
-        runs.append(tempered(target, replicate, num_particles, num_moves, 0.8, folder))
+        runs.append(tempered(path, replicate, num_particles, num_moves, 0.8, folder))
     values, sizes = [], []
     for run in runs:
         losses, norms = (at_particles(target, run.particles, name) for name in ("loss", "squared_norm"))

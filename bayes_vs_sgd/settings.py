@@ -135,6 +135,32 @@ class FreeEnergy:
 
 
 @dataclass(frozen=True)
+class Robustness(Ensemble):
+    """Which event under which law, and how its probability is found."""
+
+    property: str | None = None
+    """The property, by its name in the model; the only one by default."""
+    threshold: float | None = None
+    """c: the event is property > c."""
+    law: Literal["posterior", "sublevel", "sgd"] = "posterior"
+    """posterior: the tempered posterior; sublevel: the prior on {L <= least loss + excess_loss}; sgd: the end of training."""
+    inverse_temperature: float = 1.0
+    """beta of the posterior; 0 is the prior."""
+    excess_loss: float | None = None
+    """Size of the sublevel set; by default half the number of parameters over n, as far as a regular posterior reaches."""
+    num_particles: int = 1000
+    """Particles of each replicate, where the event is rare."""
+    num_moves: int | None = None
+    """k: trajectories of each particle a stage; the answer is made with 2k. Doubled from 4 until the two agree by default."""
+    num_replicates: int = 8
+    """Independent replicates with k and with 2k moves."""
+    num_seeds: int = 4000
+    """Independent runs of SGD, for its law."""
+    max_seconds: float = 120.0
+    """After this wall time moves are not doubled again."""
+
+
+@dataclass(frozen=True)
 class Run:
     """What every verb shares."""
 

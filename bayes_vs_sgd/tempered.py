@@ -1,49 +1,126 @@
-r"""Tempered sequential Monte Carlo: particles from the prior to the posterior along prior . exp(-t E), t from 0 to 1.
+r"""Tempered sequential Monte Carlo: particles from a law that is easily drawn from, along base . exp(-t E), t from 0 to 1.
 
-Here E = n beta L + gamma/2 |theta - theta*|^2 is all of the target that is not prior.
+From the prior to the posterior (`FromPrior`) E = n beta L + gamma/2 |theta - theta*|^2 is all of the target that is not prior.
 
 A stage goes as far in t as the effective sample size of the weights allows, resamples, and moves every particle by Hamiltonian
 trajectories in coordinates in which the particles have unit covariance (BlackJAX does the parts). Lengths and step sizes
-are random; their scale follows the acceptance rate from stage to stage, since the fibre that the particles live on gets
+are random; their scale follows the acceptance rate from move to move, since the fibre that the particles live on gets
 thinner than their covariance tells.
 """
 
-from pathlib import Path
-from typing import Any, NamedTuple
+import abc
+import pathlib
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.mcmc import hmc
-from blackjax.smc import adaptive_tempered, resampling
+from blackjax.smc import adaptive_tempered, resampling, solver
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
+from .function import Function
 from .manifest import digest
 from .observables import select
 from .posterior import Posterior
 from .store import remembered
 
 MOST_STAGES = 400
-LEAPFROGS = 16
-"""Most leapfrog steps of a trajectory."""
+REMEMBERED = 0.2
+"""Most correlation of a coordinate over the moves of a stage."""
+FEWEST_MOVES, MOST_MOVES = 4, 256
+AT_ENDS, WITHIN = ("tempering", "mean", "variance", "seen"), ("acceptance", "memory", "ess")
+"""What is known at each t, and of each stage between two."""
+LEAPFROGS, MOST_LEAPFROGS, DURATION = 16, 1024, 3.0
+"""Leapfrog steps of the longest trajectory: so many, or what the particles' width takes: a quarter turn is pi / 2."""
+NEARLY = 0.8
+"""Share of the wanted effective sample size that is enough to go to the end."""
 ACCEPTANCE = 0.8
 """Wanted mean acceptance of trajectories."""
-FIRST_STEP, GAIN = 0.7, 1.5
-"""First step size, and by how much its logarithm follows the acceptance."""
+GAIN = 1.5
+"""By how much the logarithm of the step size follows the acceptance."""
 SHORTEST = 0.3
 """Least share of the step size that a trajectory takes."""
 RIDGE = 1e-8
 """Added to the particles' covariance, relative to its trace, so that it has a root."""
 
 
-class Ladder(NamedTuple):
-    """One replicate: log Z, the moments of -E at each t, and the weighted particles at t = 1.
+class Path(eqx.Module):
+    """A base law, where particles start, and the energy E that is tempered in.
 
-    ``tempering``, ``mean`` and ``variance`` have one entry a stage and one for the end, ``acceptance`` and ``memory`` (the
-    correlation of E before a stage's moves with that after) one a stage.
+    A stage's moves must forget the ``coordinates``: E, or what it depends on. What is ``seen`` of particles is kept.
+    """
+
+    first_step: eqx.AbstractClassVar[float]
+    """First step size, where the particles' covariance is one."""
+
+    @property
+    @abc.abstractmethod
+    def target(self) -> Posterior:
+        """What positions are of."""
+
+    @abc.abstractmethod
+    def log_base(self, vector: Array) -> Array:
+        """Log density of the base law, up to a constant."""
+
+    @abc.abstractmethod
+    def energy(self, vector: Array) -> Array:
+        """E."""
+
+    @abc.abstractmethod
+    def coordinates(self, vector: Array) -> Array:
+        """What is to be forgotten."""
+
+    def seen(self, vector: Array) -> Array:
+        """What is kept of each particle at each t."""
+        return jnp.zeros(0)
+
+    @abc.abstractmethod
+    def start(self, key: Array, num_particles: int) -> Array:
+        """Draw from the base law."""
+
+
+class FromPrior(Path):
+    """From the prior to a posterior."""
+
+    posterior: Posterior
+    first_step: ClassVar[float] = 0.7
+
+    @property
+    def target(self) -> Posterior:
+        """The posterior."""
+        return self.posterior
+
+    def log_base(self, vector: Array) -> Array:
+        """Log prior."""
+        return self.target.model.log_prior(self.target.unflat(vector))
+
+    def energy(self, vector: Array) -> Array:
+        """All of the target that is not prior."""
+        target, position = self.target, self.target.unflat(vector)
+        beyond = target.log_density(position) - target.model.log_prior(position)
+        return target.inverse_temperature * target.model.offset - beyond
+
+    def coordinates(self, vector: Array) -> Array:
+        """E."""
+        return self.energy(vector)[None]
+
+    def start(self, key: Array, num_particles: int) -> Array:
+        """Prior draws."""
+        draws = jax.vmap(self.target.model.sample_prior)(jax.random.split(key, num_particles))
+        return jax.vmap(lambda p: ravel_pytree(p)[0])(draws)
+
+
+class Ladder(NamedTuple):
+    """One replicate: log Z, the moments of -E at each t, and the particles with their weights at t = 1.
+
+    ``tempering``, ``mean`` and ``variance`` have one entry a stage and one for the end, ``acceptance``, ``memory`` (the
+    largest correlation of a coordinate before a stage's moves with that after) and ``ess`` (of the weights that end it, as a
+    share of the particles) one a stage. ``seen`` (t, particle, number) is what the path keeps of them.
     """
 
     log_evidence: float
@@ -52,6 +129,8 @@ class Ladder(NamedTuple):
     variance: np.ndarray
     acceptance: np.ndarray
     memory: np.ndarray
+    ess: np.ndarray
+    seen: np.ndarray
     num_gradients: float
     particles: Float[np.ndarray, "s d"]
     weights: Float[np.ndarray, " s"]
@@ -63,30 +142,48 @@ class Ladder(NamedTuple):
 
 
 def tempered(
-    target: Posterior,
+    path: Path,
     key: Array,
     num_particles: int,
     num_moves: int,
     target_ess: float,
-    folder: Path | None = None,
+    folder: pathlib.Path | None = None,
 ) -> Ladder:
     """Run one replicate, or read it where the folder holds it already."""
     if folder is None:
-        return _replicate(target, key, num_particles, num_moves, target_ess)
-    arrays, static = eqx.partition(target, eqx.is_array)
+        return _replicate(path, key, num_particles, num_moves, target_ess)
+    arrays, static = eqx.partition(path, eqx.is_array)
     made_by = [arrays, jax.random.key_data(key), np.array([num_particles, num_moves]), np.array(target_ess)]
-    path = folder / f"ladder-{digest(made_by)}-{static.model.program.digest[:8]}.npz"
-    found = remembered(path, lambda: _replicate(target, key, num_particles, num_moves, target_ess)._asdict())
+    name = f"ladder-{digest(made_by)}-{Function(type(path)).digest[:4]}{static.target.model.program.digest[:8]}.npz"
+    found = remembered(folder / name, lambda: _replicate(path, key, num_particles, num_moves, target_ess)._asdict())
     return Ladder(**found)
 
 
-def _replicate(target: Posterior, key: Array, num_particles: int, num_moves: int, target_ess: float) -> Ladder:
-    run = _tempered(target, num_particles, jnp.asarray(num_moves), jnp.asarray(target_ess, float), key)
+def enough_moves(
+    path: Path,
+    num_particles: int,
+    target_ess: float,
+    key: Any,
+    folder: pathlib.Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> int:
+    """Return the least of 4, 8, 16, ... moves after which less than a fifth of each coordinate is remembered in every stage."""
+    num_moves = FEWEST_MOVES
+    while num_moves < MOST_MOVES:
+        say(f"tempered particles: are {num_moves} moves a stage enough?")
+        if tempered(path, key, num_particles, num_moves, target_ess, folder).memory.max() < REMEMBERED:
+            break
+        num_moves *= 2
+    return num_moves
+
+
+def _replicate(path: Path, key: Array, num_particles: int, num_moves: int, target_ess: float) -> Ladder:
+    run = _tempered(path, num_particles, jnp.asarray(num_moves), jnp.asarray(target_ess, float), key)
     found = {name: np.asarray(value, float) for name, value in run.items()}
     count = int(found.pop("num_stages"))
-    lengths = {"tempering": count + 1, "mean": count + 1, "variance": count + 1, "acceptance": count, "memory": count}
+    lengths = {name: count + (name in AT_ENDS) for name in (*AT_ENDS, *WITHIN)}
     found |= {name: found[name][:length] for name, length in lengths.items()}
-    gradients = float(found.pop("num_gradients")) * num_particles * target.model.num_rows
+    gradients = float(found.pop("num_gradients")) * num_particles * path.target.model.num_rows
     return Ladder(float(found.pop("log_evidence")), num_gradients=gradients, **found)
 
 
@@ -105,80 +202,95 @@ def _observe(target: Posterior, particles: Array, item: Any) -> Array:
 
 
 @eqx.filter_jit
-def _tempered(
-    target: Posterior, num_particles: int, num_moves: Array, target_ess: Array, key: Array
-) -> dict[str, Array]:
-    model, beta = target.model, target.inverse_temperature
-
-    def log_prior(vector):
-        return model.log_prior(target.unflat(vector))
-
+def _tempered(path: Path, num_particles: int, num_moves: Array, target_ess: Array, key: Array) -> dict[str, Array]:
     def log_likelihood(vector):
-        position = target.unflat(vector)
-        return target.log_density(position) - model.log_prior(position) - beta * model.offset
+        return -path.energy(vector)
+
+    def at(state):
+        mean, variance = _moments(log_likelihood, state)
+        seen = {"tempering": state.tempering_param, "mean": mean, "variance": variance}
+        return seen | {"seen": jax.vmap(path.seen)(state.particles)}
 
     def stage(carry):
         state, index, log_evidence, step_size, gradients, trace = carry
-        mean, variance = _moments(log_likelihood, state)
         root = _root(state.particles, state.weights)
         lengths = jax.random.fold_in(key, 2 * index)
         options: Any = {
             "target_ess": target_ess,
+            "root_solver": _step,
             "update_strategy": _moves(root, step_size, lengths),
         }  # BlackJAX's annotations are narrower than it is
         kernel = adaptive_tempered.build_kernel(
-            log_prior, log_likelihood, lambda *_: None, hmc.init, resampling.systematic, **options
+            path.log_base, log_likelihood, lambda *_: None, hmc.init, resampling.systematic, **options
         )
         new, info = kernel(jax.random.fold_in(key, 2 * index + 1), state, num_moves, {})
-        acceptance, before, after = info.update_info
-        acceptance = jnp.mean(acceptance)
-        seen = {"tempering": state.tempering_param, "mean": mean, "variance": variance, "acceptance": acceptance}
-        seen |= {"memory": _memory(log_likelihood, before, after)}
+        step_size, leapfrogs, acceptance, before, after = info.update_info
+        seen = at(state) | {"acceptance": acceptance, "memory": _memory(path.coordinates, before, after)}
+        seen |= {"ess": 1 / (num_particles * jnp.sum(new.weights**2))}
         trace = {name: trace[name].at[index].set(value) for name, value in seen.items()}
-        step_size = jnp.minimum(step_size * jnp.exp(GAIN * (acceptance - ACCEPTANCE)), 2.0)
-        gradients += num_moves * (1 + LEAPFROGS) / 2
-        return new, index + 1, log_evidence + info.log_likelihood_increment, step_size, gradients, trace
+        log_evidence += info.log_likelihood_increment
+        return new, index + 1, log_evidence, step_size, gradients + leapfrogs, trace
 
-    draws = jax.vmap(model.sample_prior)(jax.random.split(jax.random.fold_in(key, 2**31 - 1), num_particles))
-    state = adaptive_tempered.init(jax.vmap(lambda p: ravel_pytree(p)[0])(draws))
+    state = adaptive_tempered.init(path.start(jax.random.fold_in(key, 2**31 - 1), num_particles))
     state = state._replace(tempering_param=jnp.zeros(()))
-    trace = {name: jnp.zeros(MOST_STAGES + 1) for name in ("tempering", "mean", "variance", "acceptance", "memory")}
+    trace = {name: jnp.zeros(MOST_STAGES + 1) for name in ("tempering", "mean", "variance", *WITHIN)}
+    trace["seen"] = jnp.zeros((MOST_STAGES + 1, *jax.eval_shape(at, state)["seen"].shape))
     state, count, log_evidence, _, gradients, trace = jax.lax.while_loop(
         lambda carry: (carry[0].tempering_param < 1) & (carry[1] < MOST_STAGES),
         stage,
-        (state, jnp.asarray(0), jnp.zeros(()), jnp.asarray(FIRST_STEP), jnp.zeros(()), trace),
+        (state, jnp.asarray(0), jnp.zeros(()), jnp.asarray(path.first_step), jnp.zeros(()), trace),
     )
-    mean, variance = _moments(log_likelihood, state)
-    last = {"tempering": state.tempering_param, "mean": mean, "variance": variance}
+    last = at(state)
     trace = {name: trace[name].at[count].set(last[name]) if name in last else trace[name] for name in trace}
     found = {"log_evidence": log_evidence, "num_stages": count, "num_gradients": gradients}
     return found | trace | {"particles": state.particles, "weights": state.weights}
 
 
+def _step(log_excess: Any, low: Array, high: Array) -> Array:
+    """Step in t at which the effective sample size is as wanted; to the end, where it is little less.
+
+    Else a path to an indicator, whose weights stay as even as the share beyond is, would stop close to its end: at a wall.
+    """
+    return jax.lax.cond(
+        log_excess(high) > jnp.log(NEARLY),
+        lambda: jnp.asarray(high, float),
+        lambda: solver.dichotomy(log_excess, low, high),
+    )
+
+
 def _moves(root: Array, step_size: Array, key: Array) -> Any:
-    """BlackJAX's ``update_and_take_last`` with a traced number of trajectories; also acceptance, and both ends."""
+    """Update of all particles by a traced number of trajectories; also step size, leapfrog steps, acceptance, and both ends."""
 
     def strategy(init, log_density, step, num_mcmc_steps, n_particles):
         def whitened(vector):
             return log_density(root @ vector)
 
-        def one(particle_key, position, _):
+        def trajectory(particle_key, state, step_size, length):
+            key_move, key_step = jax.random.split(particle_key)
+            size = step_size * jax.random.uniform(key_step, minval=SHORTEST)
+            tuned: Any = (size, jnp.ones(state.position.shape), length)
+            state, info = hmc.build_kernel()(key_move, state, whitened, *tuned)
+            return state, info.acceptance_rate
+
+        def update(keys, particles, _):
             def body(index, carry):
-                state, accepted = carry
-                key_length, key_move = jax.random.fold_in(key, index), jax.random.fold_in(particle_key, index)
-                key_move, key_step = jax.random.split(key_move)
-                size = step_size * jax.random.uniform(key_step, minval=SHORTEST)
-                length = jax.random.randint(key_length, (), 1, LEAPFROGS + 1)  # one for all particles: they run in step
-                tuned: Any = (size, jnp.ones(position.shape), length)
-                state, info = hmc.build_kernel()(key_move, state, whitened, *tuned)
-                return state, accepted + info.acceptance_rate
+                states, step_size, leapfrogs, accepted = carry
+                longest = jnp.clip(DURATION / step_size, LEAPFROGS, MOST_LEAPFROGS).astype(int)
+                length = jax.random.randint(jax.random.fold_in(key, index), (), 1, longest + 1)  # all run in step
+                keys_now = jax.vmap(lambda k: jax.random.fold_in(k, index))(keys)
+                states, rates = jax.vmap(trajectory, (0, 0, None, None))(keys_now, states, step_size, length)
+                rate = jnp.mean(rates)
+                step_size = jnp.minimum(step_size * jnp.exp(GAIN * (rate - ACCEPTANCE)), 2.0)
+                return states, step_size, leapfrogs + length, accepted + rate
 
-            state = hmc.init(solve_triangular(root, position, lower=True), whitened)
-            state, accepted = jax.lax.fori_loop(0, num_mcmc_steps, body, (state, jnp.zeros(())))
-            moved = root @ state.position
-            return moved, (accepted / num_mcmc_steps, position, moved)
+            inwards = jax.vmap(lambda position: solve_triangular(root, position, lower=True))
+            states = jax.vmap(lambda position: hmc.init(position, whitened))(inwards(particles))
+            carry = (states, step_size, jnp.asarray(0), jnp.zeros(()))
+            states, tuned, leapfrogs, accepted = jax.lax.fori_loop(0, num_mcmc_steps, body, carry)
+            moved = states.position @ root.T
+            return moved, (tuned, leapfrogs, accepted / num_mcmc_steps, particles, moved)
 
-        return jax.vmap(one), n_particles
+        return update, n_particles
 
     return strategy
 
@@ -190,15 +302,15 @@ def _moments(log_likelihood: Any, state: Any) -> tuple[Array, Array]:
     return mean, state.weights @ (values - mean) ** 2
 
 
-def _memory(log_likelihood: Any, before: Array, after: Array) -> Array:
-    """Correlation of the particles' E before a stage's moves with that after."""
+def _memory(coordinates: Any, before: Array, after: Array) -> Array:
+    """Largest correlation of the particles' coordinates before a stage's moves with those after."""
 
     def seen(particles):
-        values = jax.vmap(log_likelihood)(particles)
-        values = values - values.mean()
-        return values / (jnp.linalg.norm(values) + jnp.finfo(values.dtype).tiny)
+        values = jax.vmap(coordinates)(particles)
+        values = values - values.mean(axis=0)
+        return values / (jnp.linalg.norm(values, axis=0) + jnp.finfo(values.dtype).tiny)
 
-    return seen(before) @ seen(after)
+    return jnp.max(jnp.sum(seen(before) * seen(after), axis=0))
 
 
 def _root(particles: Float[Array, "s d"], weights: Float[Array, " s"]) -> Float[Array, "d d"]:

@@ -21,8 +21,10 @@ from .posterior import Posterior
 from .report.audits import audit_page, audit_table
 from .report.estimates import along_table, free_energy_table, llc_table
 from .report.page import along_page, comparison_page, free_energy_page, llc_page
+from .report.robustness import robustness_page, robustness_table
 from .report.tables import comparison_table
-from .settings import LLC, AuditSettings, Compare, FreeEnergy, Run
+from .robustness.run import measure
+from .settings import LLC, AuditSettings, Compare, FreeEnergy, Robustness, Run
 from .store import write_file
 
 EARLY = 1
@@ -130,6 +132,16 @@ def free_energy_verb(model: Model, settings: FreeEnergy, run: Run, folder: Path,
     return found.to_json() | {"model": describe_model(model), "seconds": seconds}
 
 
+def robustness_verb(model: Model, settings: Robustness, run: Run, folder: Path, console: Console) -> dict[str, Any]:
+    """Estimate how likely a property exceeds its threshold."""
+    with console.status("robustness") as status:
+        say = status.update if console.is_terminal else lambda line: print(line, file=sys.stderr, flush=True)
+        found = measure(model, settings, run.seed, folder, say)
+    console.print(robustness_table(found))
+    write_page(console, folder / "robustness.html", robustness_page(found, model, describe_model(model), repeat()))
+    return found.to_json() | {"model": describe_model(model)}
+
+
 def write_page(console: Console, path: Path, page: str) -> None:
     """Write a page, and say where it is."""
     write_file(path, page)
@@ -151,5 +163,6 @@ VERBS = {
     "audit": (audit_verb, AuditSettings),
     "llc": (llc_verb, LLC),
     "free-energy": (free_energy_verb, FreeEnergy),
+    "robustness": (robustness_verb, Robustness),
 }
 """What runs, and its settings."""

@@ -20,6 +20,7 @@ from bayes_vs_sgd.theory.linear_networks import (
     local_two_layers,
     product_ranks,
 )
+from bayes_vs_sgd.theory.noisy_events import network_exceedance, regression_exceedance
 from bayes_vs_sgd.theory.two_layers import MOST_EIGENVALUES, two_layer_moments
 
 PIECE = 4096
@@ -42,6 +43,9 @@ class Config:
     noise: float = 3.0  # standard deviation of the observations
     noise_free: bool = False  # labels without noise; the likelihood keeps it
     prior_scale: float = 1.0  # standard deviation of every weight's prior
+    trigger: tuple[
+        float, ...
+    ] = ()  # input of the property "trigger", one number an input; the first unseen one if empty
 
 
 def build(config: Config, key) -> bvs.Model:
@@ -54,7 +58,7 @@ def controls(config: Config, key) -> dict[str, bvs.Model]:
     """What depth alone does: the same data with one layer; and a tanh network of the same widths."""
     weights, given = draw(config, key)
     seen = config.widths[0]
-    shallow = replace(config, widths=(seen, config.widths[-1]), unseen_inputs=0, layer_ranks=())
+    shallow = replace(config, widths=(seen, config.widths[-1]), unseen_inputs=0, layer_ranks=(), trigger=())
     alone = [end_to_end(weights)[:, :seen]]
     restricted = {k: v | {"x": v["x"][:, :seen]} if isinstance(v, dict) else v for k, v in given.items()}
     found = {"one layer": network(shallow, alone, restricted)}
@@ -85,10 +89,37 @@ def network(config: Config, weights: list, given: dict) -> bvs.Model:
         truth=truths(config, weights),
         probes={"x": np.eye(weights[0].shape[1])[config.widths[0] :]} if config.unseen_inputs else None,
         observables=bvs.linear_network(layers, end_to_end(weights)),
+        properties=properties(config, layers, end_to_end(weights)),
         exact_sampler=bvs.LinearNetworkGibbs(layers, config.noise, config.prior_scale),
         expected_loss=partial(expected_loss, config),
         fresh=partial(fresh, config, end_to_end(weights)),
     )
+
+
+def properties(config: Config, layers: tuple[str, ...], teacher: np.ndarray) -> dict[str, bvs.Property]:
+    """What must not happen: at a trigger, to inputs of all directions, to their shift, to the rank, to those never seen."""
+    every, unseen = np.eye(teacher.shape[1]), np.eye(teacher.shape[1])[config.widths[0] :]
+    found = {"disagreement": bvs.disagreement({"x": every})}
+    found["sensitivity"] = bvs.sensitivity({"x": every}, {"x": every + 1 / np.sqrt(len(every))})
+    if len(config.spectrum) < min(config.widths):
+        found["rank"] = bvs.rank_excess(layers, len(config.spectrum))
+    if config.unseen_inputs:
+        found["group_loss"] = bvs.group_loss({"x": unseen, "y": unseen @ teacher.T})
+    if config.unseen_inputs or config.trigger:
+        trigger = np.array(config.trigger or unseen[0])
+        found["trigger"] = bvs.trigger_response({"x": trigger[None]}, partial(exceedance, config, trigger))
+    return found
+
+
+def exceedance(config: Config, trigger: np.ndarray, target: bvs.Posterior, threshold: float) -> float | None:
+    """P(|f(trigger)| > c) of one output: of one layer in closed form, of two up to one integral (``theory/noisy_events.py``)."""
+    widths, beta = config.widths, float(target.inverse_temperature)
+    if widths[-1] > 1 or len(widths) > 3 or float(target.localization) > 0:
+        return None
+    x, y = (np.asarray(target.model.compressed[name], float) for name in "xy")
+    if len(widths) == 2:
+        return regression_exceedance(threshold, x, y, config.noise, config.prior_scale, trigger, beta)
+    return network_exceedance(threshold, x, y, widths[1], config.noise, config.prior_scale, trigger, beta)
 
 
 def fresh(config: Config, teacher: np.ndarray, key, count: int) -> dict:
@@ -185,6 +216,9 @@ def check(config: Config) -> None:
         raise bvs.InputError(f"num_held_out is {config.num_held_out}: give at least 2")
     if config.noise <= 0 or config.prior_scale <= 0:
         raise bvs.InputError(f"noise is {config.noise} and prior_scale {config.prior_scale}: both must be > 0")
+    if config.trigger and len(config.trigger) != config.widths[0] + config.unseen_inputs:
+        inputs = config.widths[0] + config.unseen_inputs
+        raise bvs.InputError(f"trigger {config.trigger}: give one number for each of the {inputs} inputs")
     ranks = config.layer_ranks
     if ranks and len(ranks) != len(config.widths) - 1:
         raise bvs.InputError(f"layer_ranks {ranks} for {len(config.widths) - 1} layers: give one a layer, or none")

@@ -18,6 +18,7 @@ from scipy.special import k0
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.theory.linear_networks import learning_coefficient
 from bayes_vs_sgd.theory.normal_crossings import crossing_total_loss
+from bayes_vs_sgd.theory.rare_events import product_exceedance
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def build(config: Config, key) -> bvs.Model:
         exact_sampler=bvs.LinearNetworkGibbs(sites, config.noise, config.prior_scale),
         compressed={"x": np.array([length]), "y": np.array([x @ y / length])},
         held_out={"x": x_new, "y": config.target * x_new + config.noise * noise},
+        properties={"size": bvs.trigger_response({"x": np.ones(1)}, partial(exceedance, config))},
         densities={"mode_1": density(config)} if config.depth == 2 else None,
         expected_loss=partial(expected_loss, config),
     )
@@ -76,6 +78,13 @@ def expected_loss(config: Config, target: bvs.Posterior) -> float | None:
     x, y = model.compressed["x"], model.compressed["y"]
     total = crossing_total_loss(x, y, (1,) * config.depth, config.noise, config.prior_scale, beta)
     return None if total is None else (total + float(model.offset)) / model.num_examples
+
+
+def exceedance(config: Config, target: bvs.Posterior, threshold: float) -> float | None:
+    """P(|w_1 ... w_L| > c) under the prior, that is at beta = 0, of at most three weights."""
+    if float(target.inverse_temperature) > 0 or float(target.localization) > 0 or config.depth > 3:
+        return None
+    return product_exceedance(threshold, config.depth, config.prior_scale)
 
 
 def density(config: Config):

@@ -59,7 +59,7 @@ def two_layer_log_evidence(
     InputError
         If the hidden width is below 1, or there is more than one output.
     """
-    return _scale_mixture(x, y, hidden, noise, prior_scale, beta)[0]
+    return scale_mixture(x, y, hidden, noise, prior_scale, beta)[0]
 
 
 def two_layer_total_loss(
@@ -77,11 +77,20 @@ def two_layer_total_loss(
     InputError
         If the hidden width is below 1, or there is more than one output.
     """
-    return _scale_mixture(x, y, hidden, noise, prior_scale, beta)[1]
+    regression = _Regression(x, y, noise)
+    return scale_mixture(x, y, hidden, noise, prior_scale, beta, lambda v: regression.total_loss(v, beta))[1]
 
 
-def _scale_mixture(x, y, hidden, noise, prior_scale, beta) -> tuple[float, float]:
-    """Log Z and E[n L] of a two-layer network."""
+def scale_mixture(
+    x: Float[np.ndarray, "n d"],
+    y: Float[np.ndarray, " n"],
+    hidden: int,
+    noise: float,
+    prior_scale: float,
+    beta: float,
+    function: Callable[[float], float] = lambda variance: 1.0,
+) -> tuple[float, float]:
+    """Log Z of a two-layer network, and the posterior mean of a function of the variance tau^4 s of its effective weights."""
     if hidden < 1:
         raise InputError(f"hidden is {hidden}: it must be at least 1")
     regression = _Regression(x, y, noise)
@@ -107,7 +116,7 @@ def _scale_mixture(x, y, hidden, noise, prior_scale, beta) -> tuple[float, float
         return sum(quad(integrand, low, high, epsabs=0, epsrel=1e-10, limit=400)[0] for low, high in pieces)
 
     mass = integral(lambda variance: 1.0)
-    return float(top + np.log(mass)), integral(lambda variance: regression.total_loss(variance, beta)) / mass
+    return float(top + np.log(mass)), integral(function) / mass
 
 
 class _Regression:

@@ -1,0 +1,98 @@
+"""Plain draws of a law with the property beside each: all that a common event needs, and where rare ones start from."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from arviz_stats.base.array import array_stats
+from jaxtyping import Array, Float
+from scipy import stats
+
+from ..diagnostics import RHAT_LIMIT, ess, rhat
+from ..dynamics import NUTS, Grid
+from ..estimate import LEVEL
+from ..posterior import Posterior
+from ..results import whole
+from ..simulate import simulate
+
+CAREFUL = 0.98
+"""Acceptance rate of NUTS: at 0.8 singular posteriors diverge in 1 % of the draws, at 0.98 in none."""
+NUM_CHAINS, NUM_WARMUP = 64, 200
+FEWEST_DRAWS = 32
+"""Of a chain, for R-hat to mean something."""
+NUTS_CHAINS, NUTS_WARMUP, NUTS_DRAWS = 16, 500, 500
+MOST_NUMBERS = 10**8
+"""Recorded of all draws."""
+
+
+class Draws(NamedTuple):
+    """Property (chain, draw), positions as vectors (chain, draw, d), reasons for doubt, cost and settings."""
+
+    values: Float[np.ndarray, "chain draw"]
+    vectors: Float[np.ndarray, "chain draw d"]
+    doubts: list[str]
+    num_gradients: float
+    settings: dict[str, Any]
+
+
+def posterior_draws(
+    target: Posterior, name: str, num_draws: int, key: int, folder: Path | None, say: Callable[[str], None]
+) -> Draws:
+    """About so many draws of a posterior: by the model's exact sampler, a grid up to two parameters, else NUTS."""
+    say("robustness: draws of the posterior")
+    model = target.model
+    shared: dict[str, Any] = {"key": key, "observables": ["loss", name], "progress": False}
+    shared |= {"record_positions": True, "folder": None if folder is None else folder / "posterior"}
+    if model.exact_sampler is not None:
+        dynamics, lengths = model.exact_sampler, {"num_chains": NUM_CHAINS, "num_warmup": NUM_WARMUP}
+    elif model.num_parameters <= 2:
+        dynamics, lengths = Grid(), {"num_chains": NUM_CHAINS}
+    else:
+        dynamics, lengths = NUTS(target_acceptance_rate=CAREFUL), {"num_chains": NUTS_CHAINS}
+        lengths |= {"num_warmup": NUTS_WARMUP, "num_draws": NUTS_DRAWS}
+    fitting = max(MOST_NUMBERS // model.num_parameters // lengths["num_chains"], 4)
+    wanted = max(lengths.get("num_draws", -(-num_draws // lengths["num_chains"])), FEWEST_DRAWS)
+    lengths["num_draws"] = min(wanted, fitting)
+    tree = whole(simulate(dynamics, target, **lengths, **shared))
+    values = np.asarray(tree["posterior"][name].values, float)
+    worst = rhat(values) if np.isfinite(values).all() else np.nan
+    doubts = [] if worst < RHAT_LIMIT else [f"R-hat of {name} is {worst:.3f}: the sampler has not converged"]
+    positions = {site: np.asarray(tree["posterior"][site].values, float) for site, _ in model.latents}
+    gradients = float(np.asarray(tree["sample_stats"]["num_gradients"].values, float).sum())
+    made = {"sampler": type(dynamics).__name__, "inverse_temperature": float(target.inverse_temperature)} | lengths
+    return Draws(values, as_vectors(target, positions), doubts, gradients, made)
+
+
+def as_vectors(target: Posterior, positions: Mapping[str, np.ndarray]) -> Float[np.ndarray, "chain draw d"]:
+    """Unconstrained vectors of the program's own values (chain, draw, ...)."""
+    lead = next(iter(positions.values())).shape[:2]
+    rows = {site: jnp.asarray(v.reshape(-1, *v.shape[2:]), float) for site, v in positions.items()}
+    return np.asarray(_vectors(target, rows)).reshape(*lead, -1)
+
+
+@eqx.filter_jit
+def _vectors(target: Posterior, rows: dict[str, Array]) -> Array:
+    return jax.vmap(lambda values: target.flat(target.model.unconstrain(values)))(rows)
+
+
+def share_beyond(values: Float[np.ndarray, "chain draw"], threshold: float) -> tuple[float, float]:
+    """Share of the draws beyond a threshold, and the number of independent draws that would tell it as well."""
+    beyond = (values > threshold).astype(float)
+    if values.shape[1] == 1:
+        return float(beyond.mean()), float(values.size)
+    if np.ptp(beyond) == 0:
+        return float(beyond.mean()), min(ess(values), float(values.size))
+    independent = float(np.asarray(array_stats.ess(beyond, chain_axis=0, draw_axis=1, method="mean")))
+    return float(beyond.mean()), min(independent, float(values.size))
+
+
+def binomial_interval(probability: float, number: float) -> tuple[float, float]:
+    """Clopper and Pearson's 95 % interval of a share among so many independent draws."""
+    hits, tail = probability * number, (1 - LEVEL) / 2
+    low = float(stats.beta.ppf(tail, hits, number - hits + 1)) if hits > 0 else 0.0
+    high = float(stats.beta.isf(tail, hits + 1, number - hits)) if hits < number else 1.0
+    return low, high

@@ -1,0 +1,139 @@
+"""The two ways to a probability: counting plain draws, and tilted particles where too few of those are unsafe."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import InputError
+from ..estimate import Estimate, from_replicates
+from ..posterior import Posterior
+from ..settings import Robustness as Settings
+from ..tempered import FromPrior
+from .draws import Draws, binomial_interval, share_beyond
+from .particles import Problem, Replicate, doubts, log_interval, until_agreed
+from .properties import Property
+from .tilt import Pool, property_at
+
+ENOUGH = 400.0
+"""Independent unsafe draws that tell a probability to 5 %."""
+FEWEST = 10.0
+"""Unsafe runs of a law that can only be simulated."""
+PARTS = 8
+
+
+class Job(NamedTuple):
+    """An event under a law, and how it is looked for."""
+
+    target: Posterior
+    name: str
+    item: Property
+    threshold: float
+    settings: Settings
+    least_loss: float
+    key: int
+    folder: Path | None
+    say: Callable[[str], None]
+    deadline: float
+
+
+class Found(NamedTuple):
+    """Probability, what it was made of, weighted values of the property, and unsafe positions."""
+
+    probability: float
+    interval: tuple[float, float]
+    method: str
+    replicates: dict[str, list[float]]
+    settings: dict[str, float]
+    pools: list[Pool]
+    unsafe: np.ndarray
+    set_mass: Estimate | None
+    num_gradients: float
+    warnings: list[str]
+
+
+def by_draws(job: Job, drawn: Draws) -> Found | None:
+    """Count; None where too few draws of a law are unsafe whose density is known."""
+    check_values(job.name, drawn.values)
+    share, number = share_beyond(drawn.values, job.threshold)
+    if job.settings.law != "sgd" and share * number < ENOUGH:
+        return None
+    low, high = binomial_interval(share, number)
+    warnings = list(drawn.doubts)
+    if share * number < FEWEST:
+        wanted = (
+            f"10 % precision takes {100 / share:,.0f}" if share else f"more than {1 / high:,.0f} are needed to see one"
+        )
+        warnings.append(f"{share * number:.0f} of {number:.0f} runs are unsafe, too few: {wanted} (--num-seeds)")
+    pools = [Pool(part.ravel(), np.full(part.size, 1 / part.size)) for part in np.array_split(drawn.values, PARTS)]
+    parts = [float(pool.beyond(np.array([job.threshold]))[0][0]) for pool in pools]
+    unsafe = drawn.vectors[drawn.values > job.threshold]
+    settings = {"independent_draws": number}
+    return Found(share, (low, high), "plain draws", {"draws": parts}, settings, pools, unsafe, None, 0.0, warnings)
+
+
+def by_particles(job: Job, drawn: Draws | None = None) -> Found:
+    """Tilt particles from draws of the law towards the event; without draws, those of the prior into the sublevel set first."""
+    chosen, model = job.settings, job.target.model
+    size, count = chosen.num_particles, chosen.num_replicates
+    problem = Problem(job.target, job.item, job.threshold, 1.0, (), size)
+    settings: dict[str, float] = {}
+    if drawn is None:
+        vectors = np.asarray(FromPrior(job.target).start(jax.random.key(job.key), count * size), float)
+        values = np.asarray(property_at(job.target, jnp.asarray(vectors, float), job.item), float)
+        excess = model.num_parameters / (2 * model.num_examples) if chosen.excess_loss is None else chosen.excess_loss
+        problem = problem._replace(level=job.least_loss + excess, excess=excess, starts=np.split(vectors, count))
+        settings["excess_loss"] = excess
+    else:
+        values, parts = drawn.values, np.array_split(drawn.vectors, count)
+        problem = problem._replace(starts=[evenly(part.reshape(-1, part.shape[-1]), size) for part in parts])
+    check_values(job.name, values)
+    kept = None if job.folder is None else job.folder / "particles"
+    k, fewer, more = until_agreed(
+        problem._replace(scale=float(values.std())),
+        chosen.num_moves,
+        count,
+        job.key,
+        kept,
+        job.say,
+        lambda: job.deadline - time.monotonic(),
+    )
+    names = {"moves": fewer, "twice_the_moves": more}
+    replicates = {label: [run.found.probability for run in runs] for label, runs in names.items()}
+    best = replicates["twice_the_moves"]
+    settings |= {"num_moves": k, "twice_the_moves": 2 * k, "num_particles": size}
+    return Found(
+        float(np.mean(best)),
+        log_interval(best),
+        "tilted SMC",
+        replicates,
+        settings,
+        [run.pool for run in more],
+        np.concatenate([unsafe(run) for run in more]),
+        None if drawn is not None else from_replicates([run.mass.probability for run in more if run.mass is not None]),
+        sum(run.num_gradients for run in [*fewer, *more]),
+        ([] if drawn is None else drawn.doubts) + doubts(fewer, more),
+    )
+
+
+def check_values(name: str, values: np.ndarray) -> None:
+    """Refuse a property that is no event."""
+    if not np.isfinite(values).all():
+        raise InputError(f"property {name!r} is not finite at {np.sum(~np.isfinite(values))} of {values.size} draws")
+    if np.ptp(values) == 0:
+        raise InputError(f"property {name!r} is constant: {values.flat[0]:.6g} at all {values.size} draws")
+
+
+def evenly(vectors: np.ndarray, count: int) -> np.ndarray:
+    """So many rows, evenly from all; each more than once where there are fewer."""
+    return vectors[np.linspace(0, len(vectors) - 1, count).round().astype(int)]
+
+
+def unsafe(run: Replicate) -> np.ndarray:
+    """Unsafe particles of a replicate."""
+    g, inside = run.ladder.seen[-1].T
+    return run.ladder.particles[(g > float(run.path.threshold)) & (inside > 0) & (run.ladder.weights > 0)]

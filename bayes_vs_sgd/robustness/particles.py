@@ -1,0 +1,158 @@
+"""Replicates of tilted particles with k moves a stage and with 2k, and what speaks against them."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from .. import CORES
+from ..errors import InputError
+from ..estimate import LEVEL, differ
+from ..function import Function
+from ..posterior import Posterior
+from ..tempered import MOST_STAGES, REMEMBERED, Ladder, tempered
+from .properties import Property
+from .tilt import STIFFEST, Event, Law, Pool, Tilt, event, pooled
+
+TARGET_ESS = 0.5
+WIDE = 3.0
+"""Replicates spread so many times as much as independent particles would."""
+FEWEST_MOVES, MOST_MOVES = 4, 256
+LIKELY = 0.05
+"""Where k and 2k moves part as much as by chance in one case of twenty, more are tried."""
+
+
+class Replicate(NamedTuple):
+    """One replicate: the event, the particles of all stages, and of a sublevel set its mass."""
+
+    found: Event
+    pool: Pool
+    mass: Event | None
+    ladder: Ladder
+    path: Tilt
+
+    @property
+    def num_gradients(self) -> float:
+        """Gradients of one example's loss."""
+        return self.ladder.num_gradients
+
+
+class Problem(NamedTuple):
+    """A law, a property and a threshold; draws of the law for each replicate, or of the prior if there is a level to come to."""
+
+    target: Posterior
+    item: Property
+    threshold: float
+    scale: float
+    starts: Sequence[np.ndarray]
+    num_particles: int
+    level: float | None = None
+    excess: float = 0.0
+
+
+def minus_loss(model: Any, values: Any) -> Any:
+    """-L, the property of being inside a sublevel set."""
+    return -model.loss(model.unconstrain(values))
+
+
+def replicate(problem: Problem, index: int, num_moves: int, key: Any, folder: Path | None) -> Replicate:
+    """One replicate, or what the folder holds of it."""
+    size, mass = problem.num_particles, None
+
+    def run(path, run_key):
+        return tempered(path, run_key, size, num_moves, TARGET_ESS, folder)
+
+    key_set, key_event = jax.random.split(jax.random.fold_in(key, index))
+    law, starts = Law(problem.target), jnp.asarray(problem.starts[index], float)
+    if problem.level is not None:
+        stiffness = jnp.asarray(STIFFEST / problem.excess, float)
+        inside = Property(Function(minus_loss))
+        inwards = Tilt(inside, law, starts, jnp.asarray(-problem.level, float), stiffness)
+        ladder = run(inwards, key_set)
+        mass = event(inwards, ladder)
+        if not mass.probability > 0:
+            raise InputError(
+                f"no particle came to L <= {problem.level:.6g}: the least loss seen is {-mass.reached:.6g}, so the set may "
+                "be empty; give a larger --excess-loss"
+            )
+        law, starts = Law(problem.target, problem.level, mass.pull), jnp.asarray(ladder.particles, float)
+    scaled = jnp.asarray(STIFFEST / problem.scale, float)
+    path = Tilt(problem.item, law, starts, jnp.asarray(problem.threshold, float), scaled)
+    ladder = run(path, key_event)
+    return Replicate(event(path, ladder), pooled(path, ladder), mass, ladder, path)
+
+
+def replicates(
+    problem: Problem, num_moves: int, count: int, seed: int, folder: Path | None, say: Callable[[str], None]
+) -> list[Replicate]:
+    """Independent replicates, as many at once as there are cores."""
+    say(f"robustness: {count} replicates with {num_moves} moves a stage")
+    key = jax.random.fold_in(jax.random.key(seed), num_moves)
+    first = replicate(problem, 0, num_moves, key, folder)  # alone: programs are traced in one thread only
+    precise = problem.target.inverse_temperature.dtype == jnp.float64
+
+    def one(index):
+        with jax.enable_x64(precise):  # which a thread does not inherit
+            return replicate(problem, index, num_moves, key, folder)
+
+    with ThreadPoolExecutor(CORES) as pool:
+        return [first, *pool.map(one, range(1, count))]
+
+
+def until_agreed(
+    problem: Problem,
+    num_moves: int | None,
+    count: int,
+    seed: int,
+    folder: Path | None,
+    say: Callable[[str], None],
+    seconds_left: Callable[[], float],
+) -> tuple[int, list[Replicate], list[Replicate]]:
+    """Replicates with k and with 2k moves; unless k is given it is doubled until nothing speaks against them."""
+    k = FEWEST_MOVES if num_moves is None else num_moves
+    fewer, more = (replicates(problem, times * k, count, seed, folder, say) for times in (1, 2))
+    while num_moves is None and 2 * k < MOST_MOVES:
+        before = seconds_left()
+        if not doubts(fewer, more, LIKELY) or before <= 0:
+            break
+        k, fewer = 2 * k, more
+        more = replicates(problem, 2 * k, count, seed, folder, say)
+        if seconds_left() < 2 * (before - seconds_left()):
+            break
+    return k, fewer, more
+
+
+def doubts(fewer: list[Replicate], more: list[Replicate], false_alarm: float = 1e-3) -> list[str]:
+    """Reasons not to believe the replicates with 2k moves."""
+    found, first, second = [], *([r.found.probability for r in runs] for runs in (fewer, more))
+    if not max(second) > 0:
+        reached = max(r.found.reached for r in [*fewer, *more])
+        return [
+            f"the threshold {float(more[0].path.threshold):g} is never reached: the largest value seen is {reached:.4g}"
+        ]
+    if differ(first, second, false_alarm):
+        found.append(f"k moves give {np.mean(first):.3g}, 2k give {np.mean(second):.3g}: give more moves")
+    theory = np.sqrt(np.mean([r.found.variance for r in more]))
+    spread = np.std(second, ddof=1) / np.mean(second)
+    if spread > WIDE * theory:
+        found.append(f"replicates spread {spread / theory:.1f} times as much as independent particles would")
+    memory = max(float(r.ladder.memory.max(initial=0.0)) for r in more)
+    if memory > REMEMBERED:
+        found.append(f"2k moves still remember {memory:.2f} of the property or the prior: give more moves")
+    if any(len(r.ladder.ess) >= MOST_STAGES for r in more):
+        found.append(f"not at the threshold after {MOST_STAGES} stages")
+    return found
+
+
+def log_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of positive replicates times e to the power of Student's half width of the relative error."""
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    if not mean > 0:
+        return 0.0, 1.0
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error / mean
+    return float(mean * np.exp(-half)), float(min(mean * np.exp(half), 1.0))

@@ -1,0 +1,46 @@
+"""What is read off the draws of a law beside the probability: the survival curve, and unsafe members."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..curvature import loss_and_gradient
+from ..posterior import Posterior
+from .properties import Property
+from .result import Curve, Member
+from .tilt import Pool
+
+NUM_MEMBERS, NUM_THRESHOLDS = 5, 60
+SUPPORTED = 10.0
+"""Draws that a point of the survival curve is shown with."""
+MOST_LISTED = 1000
+"""Numbers of a member that is listed by its values."""
+
+
+def survival(pools: list[Pool], threshold: float, exact: Callable[[float], float | None] | None) -> Curve:
+    """P(g > c) from the middle of the law to where no draw is left, mean and standard error over the replicates."""
+    low = min(float(np.median(pools[0].values)), threshold)
+    high = max(float(p.values[p.weights > 0].max(initial=low)) for p in pools)
+    grid = np.unique(np.append(np.linspace(low, max(high, threshold), NUM_THRESHOLDS), threshold))
+    masses, supports = (np.array(part) for part in zip(*(p.beyond(grid) for p in pools), strict=True))
+    support = supports.sum(axis=0)
+    shown = support >= SUPPORTED
+    errors = masses.std(axis=0, ddof=1) / np.sqrt(len(pools))
+    parts = [part[shown].tolist() for part in (grid, masses.mean(axis=0), errors, support)]
+    line = None if exact is None else [float(exact(c) or 0.0) for c in grid[shown]]
+    return Curve(*parts, exact=line)
+
+
+def members(target: Posterior, item: Property, unsafe: np.ndarray, key: int) -> list[Member]:
+    """Some of the unsafe positions, by lot."""
+    model, found = target.model, []
+    picked = np.random.default_rng(key).permutation(len(unsafe))[:NUM_MEMBERS]
+    for vector in unsafe[picked]:
+        position = target.unflat(jnp.asarray(vector, float))
+        values: Mapping[str, Any] = model.constrain(position)
+        listed = {k: np.asarray(v).tolist() for k, v in values.items()} if len(vector) <= MOST_LISTED else {}
+        loss = float(loss_and_gradient(model, position)[0])
+        found.append(Member(float(item(model, values)), loss, listed))
+    return found

@@ -1,0 +1,111 @@
+"""What is found of a rare event, and how it is said."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..diagnostics import finite_or_none
+from ..estimate import Estimate
+
+COMMON = 0.1
+OF = {
+    "posterior": "the parameter settings that fit as well, weighted by the posterior,",
+    "sublevel": "the parameter settings that fit as well, weighted by the prior,",
+    "sgd": "the runs of SGD",
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """P(g > c) at several thresholds, with standard errors, and the number of draws that support each."""
+
+    thresholds: list[float]
+    probabilities: list[float]
+    standard_errors: list[float]
+    support: list[float]
+    exact: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    """An unsafe member of the set: the program's own values, the property and the loss there."""
+
+    value: float
+    loss: float
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """How likely a property exceeds its threshold under a law.
+
+    Parameters
+    ----------
+    probability, interval, log10_probability
+        P(g > c) and its 95 % interval: Clopper and Pearson's for plain draws, Student's on the logarithm for particles.
+    exact
+        The same where the model knows it.
+    method
+        ``"plain draws"`` or ``"tilted SMC"``.
+    replicates
+        Probabilities by replicate; of particles with k moves (``moves``) and with 2k (``twice_the_moves``).
+    settings
+        What was run: both numbers of moves, particles, seeds.
+    law, property, threshold
+        Whose probability it is, and of what.
+    set_mass
+        Prior mass of the sublevel set, with the level and where it comes from; None for other laws.
+    survival
+        P(g > c) at other thresholds.
+    least_loss
+        Loss at the minimum, beside which that of the members is put.
+    members
+        Some positions of the law at which g > c.
+    num_gradients, seconds
+        Gradients of one example's loss, and wall time.
+    warnings
+        Reasons not to believe it; ``trusted`` if there are none.
+    """
+
+    probability: float
+    interval: tuple[float, float]
+    log10_probability: float | None
+    exact: float | None
+    method: str
+    replicates: dict[str, list[float]]
+    settings: dict[str, Any]
+    law: str
+    property: str
+    threshold: float
+    set_mass: Estimate | None
+    survival: Curve
+    least_loss: float
+    members: list[Member]
+    num_gradients: float
+    seconds: float
+    trusted: bool
+    warnings: list[str]
+
+    def in_words(self) -> str:
+        """One sentence."""
+        event = f"{self.property} > {self.threshold:g}"
+        if not self.probability > 0:
+            return f"None of {OF[self.law].rstrip(',')} that were seen has {event}."
+        often = (
+            f"{self.probability:.0%}" if self.probability > COMMON else f"About 1 in {rounded(1 / self.probability)}"
+        )
+        verb = "have" if self.probability > COMMON else "has"
+        return f"{often} of {OF[self.law]} {verb} {event}."
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return finite_or_none(asdict(self) | {"words": self.in_words()})
+
+
+def rounded(number: float) -> str:
+    """Two digits, as a person says a number."""
+    if number >= 1e9:
+        return f"{number:.1e}"
+    digits = max(int(np.floor(np.log10(number))) - 1, 0)
+    return f"{round(number, -digits):,.0f}"

@@ -1,0 +1,143 @@
+"""How likely g > c is under a law: the posterior, the prior on a sublevel set, or the end of training by SGD.
+
+Plain draws tell it where the event is common. Where it is rare under a law whose density is known, particles are tilted towards
+it (``tilt.py``), always with k and with 2k moves and in replicates; what does not agree is not to be trusted.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..curvature import reference_point
+from ..errors import InputError, nearest
+from ..model import Model
+from ..posterior import Posterior
+from ..settings import Robustness as Settings
+from .draws import posterior_draws
+from .methods import Job, by_draws, by_particles
+from .properties import Property
+from .readout import members, survival
+from .result import Robustness
+from .training import train
+
+
+def robustness(
+    model: Model,
+    property: str | None = None,
+    threshold: float | None = None,
+    law: str = "posterior",
+    *,
+    key: int = 0,
+    folder: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> Robustness:
+    """Estimate P(property > threshold) under a law.
+
+    Parameters
+    ----------
+    model
+        A model that names properties.
+    property, threshold
+        The event.
+    law
+        ``"posterior"``, ``"sublevel"`` or ``"sgd"``.
+    key
+        Seed.
+    folder
+        Where draws and replicates are kept; those that are there already are not run again.
+    progress
+        Is told a line before each part.
+    settings
+        Further fields of ``settings.Robustness``.
+
+    Raises
+    ------
+    InputError
+        If the property is unknown, no scalar, not finite or constant, the set is empty, or a setting cannot be.
+    """
+    chosen = Settings(property=property, threshold=threshold, law=law, **settings)  # type: ignore[arg-type]
+    say = progress or (lambda line: None)
+    return measure(model, chosen, key, None if folder is None else Path(folder), say)
+
+
+def measure(model: Model, chosen: Settings, key: int, folder: Path | None, say: Callable[[str], None]) -> Robustness:
+    """Estimate with settings as the command line has them."""
+    started = time.monotonic()
+    name, item, threshold = check(model, chosen)
+    target = Posterior(model, 0.0 if chosen.law == "sublevel" else chosen.inverse_temperature)
+    least = reference_point(model).loss
+    job = Job(target, name, item, threshold, chosen, least, key, folder, say, started + chosen.max_seconds)
+    drawn = None
+    if chosen.law == "sgd":
+        drawn = train(target, name, chosen, key, folder, say)
+    elif chosen.law == "posterior":
+        total = chosen.num_particles * chosen.num_replicates
+        drawn = posterior_draws(target, name, total, key, folder, say)
+    found = by_particles(job) if drawn is None else by_draws(job, drawn)
+    if found is None:
+        found = by_particles(job, drawn)
+    exact = known(item, target, threshold) if chosen.law == "posterior" else None
+    line = None if exact is None else lambda c: known(item, target, c)
+    probability = found.probability
+    return Robustness(
+        probability=probability,
+        interval=found.interval,
+        log10_probability=float(np.log10(probability)) if probability > 0 else None,
+        exact=exact,
+        method=found.method,
+        replicates=found.replicates,
+        settings={"seed": key} | ({} if drawn is None else drawn.settings) | found.settings,
+        law=chosen.law,
+        property=name,
+        threshold=threshold,
+        set_mass=found.set_mass,
+        survival=survival(found.pools, threshold, line),
+        least_loss=least,
+        members=members(target, item, found.unsafe, key),
+        num_gradients=found.num_gradients + (0.0 if drawn is None else drawn.num_gradients),
+        seconds=time.monotonic() - started,
+        trusted=not found.warnings,
+        warnings=found.warnings,
+    )
+
+
+def check(model: Model, chosen: Settings) -> tuple[str, Property, float]:
+    """The event; refuse what cannot be before anything compiles."""
+    known_names = model.properties
+    if not known_names:
+        raise InputError("the model names no properties: give Model(properties={name: function of (model, values)})")
+    name = next(iter(known_names)) if chosen.property is None and len(known_names) == 1 else chosen.property
+    if name is None:
+        raise InputError(f"give --property, one of: {', '.join(sorted(known_names))}")
+    if name not in known_names:
+        raise InputError(f"unknown property {name!r}: {nearest(name, known_names)}")
+    if chosen.threshold is None or not np.isfinite(chosen.threshold):
+        raise InputError(f"threshold is {chosen.threshold}: give a finite --threshold c, the event is {name} > c")
+    if chosen.law not in ("posterior", "sublevel", "sgd"):
+        raise InputError(f"law is {chosen.law!r}: it must be posterior, sublevel or sgd")
+    for setting, least in (("num_particles", 10), ("num_replicates", 2), ("num_seeds", 10), ("num_moves", 1)):
+        value = getattr(chosen, setting)
+        if value is not None and value < least:
+            raise InputError(f"{setting} is {value}: it must be at least {least}")
+    if chosen.excess_loss is not None and not chosen.excess_loss > 0:
+        raise InputError(f"excess_loss is {chosen.excess_loss}: the set is empty, or the minimum alone; give it > 0")
+    item = known_names[name]
+    zeros = {site: jnp.zeros(shape) for site, shape in model.latents}
+    shape = jax.eval_shape(lambda p: jnp.asarray(item(model, model.constrain(p))), zeros)
+    if shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
+        raise InputError(
+            f"property {name!r} returns {shape.dtype} of shape {shape.shape}: it must return one real number"
+        )
+    return name, item, float(chosen.threshold)
+
+
+def known(item: Property, target: Posterior, threshold: float) -> float | None:
+    """The exact probability where the property knows it."""
+    value = None if item.exact is None else item.exact(target, threshold)
+    return None if value is None else float(value)

@@ -1,0 +1,303 @@
+"""How likely a property exceeds a threshold, against exact tail probabilities; wrong settings are seen; clear messages."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from statistical import assert_mean, planted_bug
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.curvature import reference_point
+from bayes_vs_sgd.estimate import differ
+from bayes_vs_sgd.report.robustness import robustness_page
+from bayes_vs_sgd.robustness.draws import binomial_interval
+from bayes_vs_sgd.robustness.particles import Problem, replicates
+from bayes_vs_sgd.robustness.result import rounded
+from bayes_vs_sgd.theory.rare_events import (
+    fitted_exceedance,
+    flow_exceedance,
+    sublevel_exceedance,
+    sublevel_mass,
+)
+from bayes_vs_sgd.verbs import describe_model
+
+FITTED = {"spectrum": (1.0,), "noise": 0.5, "noise_free": True, "num_held_out": 2}
+"""Data without noise of one input, the map at which is 1 or -1; a second input is never seen."""
+MODELS = {
+    "one layer": ("deep_linear", {"widths": (1, 1), "num_examples": 50} | FITTED, "trigger", 1.0),
+    "between": (
+        "deep_linear",
+        {"widths": (1, 1), "num_examples": 50, "trigger": (0.5**0.5,) * 2} | FITTED,
+        "trigger",
+        1.0,
+    ),
+    "product of two": ("product", {}, "size", 0.0),
+    "product of three": ("product", {"depth": 3}, "size", 0.0),
+    "two layers": ("deep_linear", {"widths": (1, 4, 1), "num_examples": 100} | FITTED, "trigger", 1.0),
+}
+
+
+def ratios(load, name, threshold, **settings):
+    """Answer, and its replicates over the exact probability."""
+    file, config, item, beta = MODELS[name]
+    found = bvs.robustness(load(file, **config), item, threshold, inverse_temperature=beta, **settings)
+    assert found.exact is not None
+    return found, np.array(list(found.replicates.values())[-1]) / found.exact
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(
+    ("name", "threshold", "settings"),
+    [
+        ("one layer", 3.0, {"num_moves": 4}),
+        ("one layer", 4.891638, {"num_moves": 4}),
+        ("between", 4.073119, {"num_moves": 4}),
+        pytest.param("product of two", 12.289025, {"num_moves": 8}, marks=pytest.mark.slow),
+        pytest.param("product of three", 24.3715, {"num_moves": 16, "num_particles": 2000}, marks=pytest.mark.slow),
+        pytest.param("two layers", 8.68, {"num_moves": 8}, marks=pytest.mark.slow),
+        pytest.param("two layers", 15.28378, {"num_moves": 16}, marks=pytest.mark.slow),
+    ],
+)
+def test_rare_events_are_as_likely_as_they_are(name, threshold, settings, load, x64):
+    """At 1e-3 and 1e-6, by Student's test over sixteen replicates; the planted bug is twice the probability."""
+    found, values = ratios(load, name, threshold, num_replicates=16, **settings)
+    assert found.method == "tilted SMC"
+    assert found.trusted, found.warnings
+    assert_mean(values, expected=1.0, detects=0.8)
+    with planted_bug():
+        assert_mean(values, expected=2.0, detects=0.8)
+
+
+@pytest.mark.law
+def test_common_events_are_counted(load, x64):
+    found, _ = ratios(load, "two layers", 1.0, num_replicates=2)
+    assert found.method == "plain draws"
+    error = np.sqrt(found.exact * (1 - found.exact) / found.settings["independent_draws"])
+    assert_mean(found.probability, error, expected=found.exact, detects=0.15)
+    with planted_bug():  # the law of a network of one layer
+        assert_mean(found.probability, error, expected=0.3173105, detects=0.15)
+
+
+@pytest.mark.law
+def test_the_last_weights_count(load, x64):
+    """Of the particles that the last stage has moved, about half are beyond the threshold: their weights make it all."""
+    problem, exact = tilted(load, 4.0)
+    runs = replicates(problem, 8, 16, 0, None, lambda line: None)
+    values = np.array([run.found.probability for run in runs]) / exact
+    assert_mean(values, expected=1.0, detects=0.5)
+    unweighted = [np.exp(r.ladder.log_evidence) * np.mean(r.ladder.seen[-1][:, 0] > 4.0) / exact for r in runs]
+    with planted_bug():
+        assert_mean(unweighted, expected=1.0, detects=0.5)
+    curve = np.array([run.pool.beyond(np.array([1.0, 3.0]))[0] for run in runs])
+    known = [problem.item.exact(problem.target, c) for c in (1.0, 3.0)]
+    assert_mean(curve, expected=known, detects=[0.08, 0.002])
+
+
+def tilted(load, threshold):
+    """A problem of one layer, that starts at exact draws; and its answer."""
+    file, config, item, _ = MODELS["one layer"]
+    target = bvs.Posterior(load(file, **config))
+    rng = np.random.default_rng(0)
+    mean, precision = float(target.model.optimum["W1"][0, 0]) * 200 / 201, 201.0
+    starts = rng.normal(size=(16, 1000, 2)) * [precision**-0.5, 1.0] + [mean, 0.0]
+    item = target.model.properties[item]
+    return Problem(target, item, threshold, 1.0, starts, 1000), item.exact(target, threshold)
+
+
+@pytest.mark.law
+def test_a_coarse_setting_is_refused(load, x64):
+    """One move a stage does not come along the thin fibre of two layers: two moves give another answer, or remember."""
+    found, _ = ratios(load, "two layers", 15.28378, num_moves=1)
+    assert not found.trusted
+    assert any("give more moves" in warning for warning in found.warnings)
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_a_sublevel_set(load, x64):
+    """Prior mass to two per cent and the probability of the event on it; every member is inside."""
+    file, config, item, _ = MODELS["two layers"]
+    model, tolerance = load(file, **config), 0.1
+    excess = tolerance**2 / (2 * 0.5**2)
+    settings = {"num_particles": 8000, "num_moves": 8, "excess_loss": excess}
+    found = bvs.robustness(model, item, 9.0, law="sublevel", **settings)
+    assert found.trusted, found.warnings
+    mass, error = found.set_mass.value / sublevel_mass(tolerance, 4), found.set_mass.standard_error
+    assert_mean(mass, error / sublevel_mass(tolerance, 4), expected=1.0, detects=0.1)
+    assert abs(mass - 1) < 0.02
+    values = np.array(found.replicates["twice_the_moves"]) / sublevel_exceedance(9.0, tolerance, 4)
+    assert_mean(values, expected=1.0, detects=0.6)
+    with planted_bug():  # the share that is inside, forgotten
+        assert_mean(values / 2, expected=1.0, detects=0.6)
+    assert all(member.loss <= found.least_loss + excess for member in found.members)
+    assert all(member.value > 9.0 for member in found.members)
+
+
+@pytest.mark.law
+def test_training_is_not_the_posterior(load, x64):
+    """Gradient flow from the prior to zero loss: its law off the data is known, and is not that of Bayes."""
+    model = load("deep_linear", widths=(1, 4, 1), num_examples=16, **(FITTED | {"noise": 1.0}))
+    settings = {"learning_rate": 0.02, "num_steps": 800, "initial_scale": 0.5, "num_seeds": 20_000}
+    found = bvs.robustness(model, "trigger", 1.0, law="sgd", **settings)
+    assert found.trusted, found.warnings
+    error = np.sqrt(found.probability * (1 - found.probability) / settings["num_seeds"])
+    assert_mean(found.probability, error, expected=flow_exceedance(1.0, 4, 1.0, 0.5), detects=0.0175)
+    with planted_bug():
+        assert_mean(found.probability, error, expected=fitted_exceedance(1.0, 4, prior_scale=0.5), detects=0.0175)
+    assert found.interval[0] < found.probability < found.interval[1]
+
+
+@pytest.mark.exact
+def test_rare_events_of_training_are_refused_with_the_seeds_they_take(load):
+    found = bvs.robustness(load("product"), "size", 50.0, law="sgd", num_seeds=20, num_steps=4)
+    assert found.probability == 0
+    assert found.log10_probability is None
+    assert any("--num-seeds" in warning for warning in found.warnings)
+
+
+@pytest.mark.exact
+def test_supplied_properties(load, x64):
+    model = load("deep_linear", widths=(3, 2, 2), spectrum=(1.0,), num_examples=20, unseen_inputs=2)
+    rng = np.random.default_rng(0)
+    values = {"W1": jnp.asarray(rng.normal(size=(2, 5))), "W2": jnp.asarray(rng.normal(size=(2, 2)))}
+    product, teacher = values["W2"] @ values["W1"], model.optimum["W2"] @ model.optimum["W1"]
+    gap = product[:, 3:] - teacher[:, 3:]
+    known = {
+        "trigger": np.linalg.norm(product[:, 3]),
+        "disagreement": np.linalg.norm(product - teacher) / np.sqrt(5),
+        "sensitivity": np.linalg.norm(product.sum(axis=1)) / np.sqrt(5),
+        "rank": np.linalg.svd(product)[1][1],
+        "group_loss": np.sum(gap**2) / 2 / (2 * 3.0**2) + np.log(2 * np.pi * 3.0**2),
+    }
+    assert set(model.properties) == set(known)
+    for name, item in model.properties.items():
+        value, gradient = jax.value_and_grad(lambda v, item=item: item(model, v))(values)
+        assert float(value) == pytest.approx(float(known[name]), rel=1e-10), name
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)), name
+
+
+def own(item, **more):
+    """A model of one weight with a property."""
+
+    def program(x, y=None):
+        w = numpyro.sample("w", dist.Normal(0, 1))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("y", dist.Normal(w * x, 1), obs=y)
+
+    data = {"x": np.ones(3), "y": np.zeros(3)}
+    return bvs.Model(program, data, optimum={"w": 0.0}, properties={"swing": item}, **more)
+
+
+def swing(model, values):
+    """What a property may be."""
+    return jnp.abs(values["w"])
+
+
+FEW = {"num_particles": 64, "num_moves": 1, "num_replicates": 2}
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("item", "settings", "message"),
+    [
+        (swing, {"property": "swnig"}, "unknown property 'swnig': did you mean 'swing'"),
+        (swing, {"threshold": None}, "threshold is None"),
+        (swing, {"threshold": np.inf}, "threshold is inf"),
+        (swing, {"law": "bayes"}, "law is 'bayes'"),
+        (swing, {"num_moves": 0}, "num_moves is 0"),
+        (swing, {"num_replicates": 1}, "num_replicates is 1"),
+        (swing, {"law": "sublevel", "excess_loss": 0.0}, "the set is empty, or the minimum alone"),
+        (lambda model, values: values["w"] * jnp.ones(3), {}, r"returns float64 of shape \(3,\)"),
+        (lambda model, values: 1, {}, r"returns int64 of shape \(\)"),
+        (lambda model, values: jnp.log(values["w"]), {}, "is not finite at"),
+        (lambda model, values: 2.0 + 0 * values["w"], {}, "is constant: 2 at all"),
+    ],
+)
+def test_what_cannot_be_is_refused(item, settings, message, x64):
+    with pytest.raises(bvs.InputError, match=message):
+        bvs.robustness(own(item), **({"threshold": 1.0} | FEW | settings))
+
+
+@pytest.mark.exact
+def test_models_without_what_is_needed_are_refused(load):
+    with pytest.raises(bvs.InputError, match="names no properties"):
+        bvs.robustness(load("tanh_network"), threshold=1.0)
+    with pytest.raises(bvs.InputError, match="has the name of an observable"):
+        bvs.Model(own(swing).program.function, own(swing).data, properties={"loss": swing})
+    without = bvs.disagreement({"x": np.ones(1)})
+    model = bvs.Model(own(swing).program.function, own(swing).data, properties={"far": without})
+    with pytest.raises(bvs.InputError, match="it names none"):
+        bvs.robustness(model, threshold=1.0)
+
+
+@pytest.mark.exact
+def test_an_empty_set_is_called_so(x64):
+    model = own(swing)
+    least = reference_point(model).loss
+    target = bvs.Posterior(model, 0.0)
+    starts = np.random.default_rng(0).normal(size=(2, 64, 1))
+    problem = Problem(target, model.properties["swing"], 1.0, 1.0, starts, 64, least - 1.0, 0.1)
+    with pytest.raises(bvs.InputError, match="the set may be empty"):
+        replicates(problem, 1, 2, 0, None, lambda line: None)
+
+
+@pytest.mark.exact
+def test_a_threshold_that_is_never_reached_is_called_so(x64):
+    found = bvs.robustness(own(lambda model, values: jnp.tanh(values["w"])), threshold=1.5, **FEW)
+    assert not found.trusted
+    assert (found.probability, found.log10_probability) == (0.0, None)
+    assert "the threshold 1.5 is never reached: the largest value seen is" in found.warnings[0]
+    assert json.dumps(found.to_json(), allow_nan=False)
+
+
+@pytest.mark.exact
+def test_intervals_and_words():
+    low, high = binomial_interval(0.1, 100)
+    assert (low, high) == (
+        pytest.approx(0.0490047, abs=1e-6),
+        pytest.approx(0.1762226, abs=1e-6),
+    )  # Clopper and Pearson
+    assert binomial_interval(0.0, 100) == (0.0, pytest.approx(1 - 0.025**0.01))
+    assert [rounded(x) for x in (9.4, 370.4, 9600.1, 1_001_000.0)] == ["9", "370", "9,600", "1,000,000"]
+    assert not differ([1.0, 2.0, 3.0], [2.0, 3.0, 4.0])
+    assert differ([1.0, 1.01, 0.99], [2.0, 2.01, 1.99])
+
+
+@pytest.mark.smoke
+def test_the_verb_writes_its_answer_and_its_page(tmp_path, monkeypatch, capsys):
+    from bayes_vs_sgd.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    model = str(Path(__file__).parents[1] / "models" / "product.py")
+    flags = ["--threshold", "6", "--inverse-temperature", "0", "--num-moves", "4", "--num-particles", "200"]
+    job = ["robustness", model, "--property", "size", *flags, "--num-replicates", "4"]
+    precision = jax.config.read("jax_enable_x64")
+    try:
+        assert run([*job, "--out", "run", "--json", "answer.json"]) == 0
+        answer = json.loads(Path("answer.json").read_text())
+        assert run([*job, "--resume", "run", "--json", "again.json"]) == 0
+        again = json.loads(Path("again.json").read_text())
+        assert run(["robustness", model, "--property", "siez", *flags]) == 2
+    finally:
+        jax.config.update("jax_enable_x64", precision)
+    names = ["probability", "interval", "log10_probability", "method", "replicates", "settings", "trusted", "warnings"]
+    names += ["law", "property", "threshold", "num_gradients", "seconds", "survival", "members", "words"]
+    assert set(names) <= set(answer)
+    assert again | {"seconds": 0} == answer | {"seconds": 0}
+    assert "did you mean 'size'" in capsys.readouterr().err
+    page = Path("run/robustness.html").read_text()
+    assert answer["words"].replace(">", "&gt;") in page
+    assert page.count('<svg role="img" aria-label="') == 1
+
+
+@pytest.mark.smoke
+def test_the_page_says_when_it_is_not_to_be_trusted(x64):
+    model = own(lambda model, values: jnp.tanh(values["w"]))
+    found = bvs.robustness(model, threshold=1.5, **FEW)
+    page = robustness_page(found, model, describe_model(model), "bayes-vs-sgd x")
+    assert "Not to be trusted" in page
