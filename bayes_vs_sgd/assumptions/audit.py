@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -126,7 +125,7 @@ def audit(
         share = REPAIRS_SHARE if settings.models else 1.0
         repairs = interventions(study, dynamics, name, started + share * settings.max_seconds)
     if settings.models and comparison.verdict != NO_VERDICT:
-        for label, equation in refined_models(study, dynamics).items():
+        for label, equation in refined_models(study, dynamics, name, held).items():
             if time.monotonic() < deadline:
                 models.append(describe(study, label, name, equation))
     tried = [] if repairs is None else repairs.tried
@@ -202,12 +201,7 @@ def tails(target: Posterior, dynamics: Optimizer, tree: xr.DataTree, seed: int) 
     _, kept = final_positions(tree)
     if kept.sum() < SMALLEST:
         return []
-    positions, sites, drawn = path.ended(tree), sorted(name for name, _ in target.model.latents), tree["posterior"]
-    if set(sites) <= set(drawn.data_vars):  # the second half of every chain
-        half = drawn.sizes["draw"] // 2
-        values = {k: np.asarray(drawn[k].values)[kept, half:] for k in sites}
-        values = {k: jnp.asarray(v.reshape(-1, *v.shape[2:])) for k, v in values.items()}
-        positions = jax.vmap(target.model.unconstrain)(values)
+    positions = path.late(target, tree)
     noise = path.noise_over_the_law(target, dynamics.gradient, positions, seed)
     law = np.asarray(jax.vmap(target.flat)(positions), float)
     found = []
