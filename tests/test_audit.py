@@ -1,6 +1,7 @@
 """The Langevin audit on models where the answer is known."""
 
 import json
+import time
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,10 @@ from bayes_vs_sgd.assumptions.audit import assumptions, constancy, preconditione
 from bayes_vs_sgd.assumptions.refined import describe, refined_models
 from bayes_vs_sgd.assumptions.tails import stable_scale
 from bayes_vs_sgd.claims.programs import quadratic, regression
-from bayes_vs_sgd.comparison.run import Walk
+from bayes_vs_sgd.comparison.run import OutOfTime, Walk
 from bayes_vs_sgd.curvature import reference_point
 from bayes_vs_sgd.report.audits import audit_figure, audit_page, audit_table
+from bayes_vs_sgd.results import final_positions
 from bayes_vs_sgd.settings import AuditSettings, Compare
 from bayes_vs_sgd.stable import isotropic_stable
 from bayes_vs_sgd.theory.fractional import free_displacement
@@ -205,6 +207,21 @@ def test_it_ends_in_one_sentence_and_a_page(load, tmp_path):
     page = audit_page(found, model, {"path": "m.py", "num_parameters": 2, "num_examples": 64, "config": {}}, "command")
     assert all(a.name in page for a in found.assumptions)
     assert audit_table(found).renderables
+
+
+@pytest.mark.exact
+def test_a_run_that_would_end_too_late_is_not_begun(load, tmp_path):
+    """Nor does looking at its first steps change one that is."""
+    model, dynamics = load("linear_regression", **HADAMARD), bvs.SGD(0.1, 8)
+
+    def run(folder, num_steps, seconds):
+        study = bvs.Study(model, Compare(num_seeds=100, num_steps=num_steps), folder=folder, progress=False)
+        study.until = time.monotonic() + seconds
+        return final_positions(study.ensemble("sgd", dynamics, study.target(study.scale), 0.0))[0]["w"]
+
+    np.testing.assert_array_equal(run(None, 64, np.inf), run(tmp_path / "looked at", 64, 600.0))
+    with pytest.raises(OutOfTime):
+        run(tmp_path / "too long", 10**9, 60.0)
 
 
 @pytest.mark.smoke

@@ -44,6 +44,8 @@ def audit_table(found: Audit) -> Group:
         for m in found.models:
             models.add_row(m.dynamics, coloured(m.verdict), number(m.furthest))
         parts.append(models)
+    if found.missing:
+        parts.append(f"no time for {', '.join(found.missing)}: give --max-seconds")
     return Group(*parts, Text(found.reason, "bold"))
 
 
