@@ -12,6 +12,7 @@ os.environ.setdefault("NPROC", str(2 * CORES))
 
 if TYPE_CHECKING:
     from .along import Checkpoint, along_training
+    from .assumptions.along import AuditAlong, audit_along
     from .assumptions.audit import Audit, audit
     from .assumptions.tails import tail_index
     from .comparison.compare import Comparison, compare
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from .simulate import simulate
 
 _HOMES = {
+    "assumptions.along": ("AuditAlong", "audit_along"),
     "assumptions.audit": ("Audit", "audit"),
     "assumptions.tails": ("tail_index",),
     "along": ("Checkpoint", "along_training"),
@@ -145,6 +147,7 @@ __all__ = [
     "AdamSGLD",
     "AdjustedMCLMC",
     "Audit",
+    "AuditAlong",
     "Checkpoint",
     "Comparison",
     "Dynamics",
@@ -178,6 +181,7 @@ __all__ = [
     "WhiteNoise",
     "along_training",
     "audit",
+    "audit_along",
     "compare",
     "disagreement",
     "free_energy",

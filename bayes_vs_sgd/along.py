@@ -91,16 +91,11 @@ def along_training(
     if not float(target.localization) > 0:
         raise InputError("along a run the law must be local: give --localization, in units of 1/position squared")
     tree = run if isinstance(run, xr.DataTree) else read_run(run)
-    values = site_values(tree, target)
-    draws = next(iter(values.values())).shape[1]
-    chosen = np.unique(np.linspace(0, draws - 1, min(num_checkpoints, draws)).round().astype(int))
-    centers = {site: v[chain, chosen] for site, v in values.items()}
-    steps = tree["posterior"].to_dataset().coords.get("step") if "posterior" in tree else None
-    steps = chosen + 1 if steps is None else np.asarray(steps)[chosen]
+    steps, centers = checkpoints(tree, target, num_checkpoints, chain)
 
     ladder = (np.arange(NUM_RUNGS + 1) / NUM_RUNGS) ** POWER
-    shape = (len(chosen), len(ladder), num_chains)
-    place = np.broadcast_to(np.arange(len(chosen))[:, None, None], shape).ravel()
+    shape = (len(steps), len(ladder), num_chains)
+    place = np.broadcast_to(np.arange(len(steps))[:, None, None], shape).ravel()
     rung = np.broadcast_to(ladder[None, :, None], shape).ravel()
     positions = jax.vmap(target.model.unconstrain)(centers)
     local = eqx.tree_at(
@@ -124,7 +119,7 @@ def along_training(
     )
     losses = np.asarray(whole(found)["posterior"]["loss"].values, float)
     losses = losses[:, int(LEFT_OUT * num_draws) :].reshape(*shape, -1)
-    seen = _at_centers(target, positions)
+    seen = at_centers(target, positions)
     scale = float(target.scale)
     return [
         Checkpoint(
@@ -140,13 +135,26 @@ def along_training(
     ]
 
 
+def checkpoints(
+    tree: xr.DataTree, target: Posterior, number: int, chain: int = 0
+) -> tuple[np.ndarray, dict[str, jax.Array]]:
+    """Steps and values of the program's sites (checkpoint, ...) at evenly spaced draws of one chain."""
+    values = site_values(tree, target)
+    num_chains, draws = next(iter(values.values())).shape[:2]
+    if not (number >= 1 and 0 <= chain < num_chains):
+        raise InputError(f"{number} checkpoints of chain {chain}: give one or more, of a chain below {num_chains}")
+    chosen = np.unique(np.linspace(0, draws - 1, min(number, draws)).round().astype(int))
+    steps = tree["posterior"].to_dataset().coords.get("step") if "posterior" in tree else None
+    return chosen + 1 if steps is None else np.asarray(steps)[chosen], {k: v[chain, chosen] for k, v in values.items()}
+
+
 def read_run(path: str | Path) -> xr.DataTree:
     """A run folder or a NetCDF file."""
     tree = read_positions(path) if Path(path).is_file() else open_run(path)
     return tree.load()
 
 
-def _at_centers(target: Posterior, positions: Any) -> dict[str, np.ndarray]:
+def at_centers(target: Posterior, positions: Any) -> dict[str, np.ndarray]:
     """Loss and effective rank at each checkpoint."""
     names = [name for name in ("loss", "effective_rank") if name in available(target.model)]
     items = select(target.model, names)

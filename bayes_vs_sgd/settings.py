@@ -73,7 +73,12 @@ class AuditSettings(Ensemble):
     models: bool = True
     """Also run the refined models, and see which one describes the run."""
     max_seconds: float = 300.0
-    """After this wall time no further repair or model is begun."""
+    """No repair or model is begun that would end later, by its first steps and by what those before it took."""
+    along: Path | None = None
+    """Folder or NetCDF file of a run that has recorded its positions: hold what needs only a point against its checkpoints
+    instead, for the optimiser that made it."""
+    num_checkpoints: int = 12
+    """Checkpoints along a run."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from .along import along_training
+from .assumptions.along import audit_along
 from .assumptions.audit import audit
 from .comparison.compare import Comparison
 from .comparison.control import Control, run_control
@@ -19,6 +20,7 @@ from .measure import measure_posterior, posterior
 from .model import Model
 from .posterior import Posterior
 from .report.audits import audit_page, audit_table
+from .report.audits_along import audit_along_page, audit_along_table
 from .report.estimates import along_table, free_energy_table, llc_table
 from .report.page import along_page, comparison_page, free_energy_page, llc_page
 from .report.robustness import robustness_page, robustness_table
@@ -74,7 +76,13 @@ def compare_verb(model: Model, settings: Compare, run: Run, folder: Path, consol
 
 
 def audit_verb(model: Model, settings: AuditSettings, run: Run, folder: Path, console: Console) -> dict[str, Any]:
-    """Audit an optimiser."""
+    """Audit an optimiser, or hold what needs only a point against the checkpoints of a run."""
+    if settings.along is not None:
+        places = audit_along(model, settings.along, settings=settings, key=run.seed)
+        console.print(audit_along_table(places))
+        page = audit_along_page(places, model, describe_model(model), repeat())
+        write_page(console, folder / "audit.html", page)
+        return places.to_json() | {"model": describe_model(model), "run": str(settings.along)}
     found = audit(model, settings=settings, key=run.seed, folder=folder)
     console.print(audit_table(found))
     write_page(console, folder / "audit.html", audit_page(found, model, describe_model(model), repeat()))

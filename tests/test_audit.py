@@ -1,33 +1,48 @@
 """The Langevin audit on models where the answer is known."""
 
 import json
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
-from statistical import assert_mean
+from scipy.stats import norm
+from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.assumptions import local, path, step_size
+from bayes_vs_sgd.assumptions.assumption import judged
 from bayes_vs_sgd.assumptions.audit import assumptions, constancy, preconditioner, tails
+from bayes_vs_sgd.assumptions.refined import describe, refined_models
+from bayes_vs_sgd.assumptions.tails import stable_scale
 from bayes_vs_sgd.claims.programs import quadratic, regression
-from bayes_vs_sgd.comparison.run import Walk
+from bayes_vs_sgd.comparison.run import OutOfTime, Walk
 from bayes_vs_sgd.curvature import reference_point
 from bayes_vs_sgd.report.audits import audit_figure, audit_page, audit_table
+from bayes_vs_sgd.results import final_positions
 from bayes_vs_sgd.settings import AuditSettings, Compare
+from bayes_vs_sgd.stable import isotropic_stable
+from bayes_vs_sgd.theory.fractional import free_displacement
 from bayes_vs_sgd.theory.quadratic import stationary_covariance
 
 HADAMARD = {"isotropic": True, "covariance": (1.0,) * 4, "num_examples": 256, "prior_scale": 30.0}
 
 
 def held(model, dynamics, **settings):
-    """Every assumption by name, on a run of one reference."""
+    """Every assumption by name, on a run."""
+    return {a.name: a for a in studied(model, dynamics, **settings)[1]}
+
+
+def studied(model, dynamics, **settings):
+    """A study with a run of a dynamics, called own, and every assumption."""
     settings = {"num_seeds": 2000, "num_steps": 1000} | settings
     study = bvs.Study(model, Compare(dynamics=("own",), **settings), progress=False, own={"own": Walk(dynamics)})
     target = study.target(study.scale)
     study.trees["own"] = study.ensemble("own", dynamics, target, 0.0), None
-    return {a.name: a for a in assumptions(study, "own", dynamics)}
+    return study, assumptions(study, "own", dynamics)
 
 
 def at(model, dynamics, position=None):
@@ -194,6 +209,21 @@ def test_it_ends_in_one_sentence_and_a_page(load, tmp_path):
     assert audit_table(found).renderables
 
 
+@pytest.mark.exact
+def test_a_run_that_would_end_too_late_is_not_begun(load, tmp_path):
+    """Nor does looking at its first steps change one that is."""
+    model, dynamics = load("linear_regression", **HADAMARD), bvs.SGD(0.1, 8)
+
+    def run(folder, num_steps, seconds):
+        study = bvs.Study(model, Compare(num_seeds=100, num_steps=num_steps), folder=folder, progress=False)
+        study.until = time.monotonic() + seconds
+        return final_positions(study.ensemble("sgd", dynamics, study.target(study.scale), 0.0))[0]["w"]
+
+    np.testing.assert_array_equal(run(None, 64, np.inf), run(tmp_path / "looked at", 64, 600.0))
+    with pytest.raises(OutOfTime):
+        run(tmp_path / "too long", 10**9, 60.0)
+
+
 @pytest.mark.smoke
 def test_what_cannot_be_audited_is_refused(load):
     with pytest.raises(bvs.InputError, match="give an optimiser with noise"):
@@ -214,6 +244,64 @@ def test_the_reason_is_the_smallest_repair(load):
     assert {r.assumptions: r.comparison.verdict for r in found.repairs}[("isotropy",)] == "match"
     assert {m.dynamics: m.verdict for m in found.models}["isotropic Langevin"] == "mismatch"
     assert {m.dynamics: m.verdict for m in found.models}["second-order anisotropic"] == "match"
+
+
+@pytest.mark.law
+def test_heavy_tails_are_described_by_a_stable_process():
+    """Examples at the quantiles of a power law: their sums tend to a stable law, which a Gaussian of their variance is not."""
+    size = (np.arange(1, 1025) / 1024) ** (-1 / 1.3)
+
+    def program(x):
+        theta = numpyro.sample("theta", dist.Normal(0, 100))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("x", dist.Normal(theta, 1.0), obs=x)
+
+    model, eta = bvs.Model(program, {"x": np.append(size, -size)}, optimum={"theta": 0.0}), 0.05
+    settings = {"learning_rate": eta, "batch_size": 1, "initial_scale": 0.01, "num_steps": 200}
+    study, found = studied(model, bvs.SGD(eta, 1), **settings)
+    models = refined_models(study, bvs.SGD(eta, 1), "own", found)
+    stable = models["stable Levy-driven"]
+    assert "time-fractional Langevin" not in models
+
+    def spread(name, equation):
+        """Log ratio of the median absolute deviations, the run's over the equation's."""
+        effects = describe(study, name, "own", equation).effects
+        return next(e for e in effects if e.kind == "log_mad_ratio")
+
+    def assert_nearer(other):
+        first, second = spread("stable", stable), spread(repr(other), other)
+        error = norm.isf(1e-6) * np.hypot(first.standard_error, second.standard_error)
+        if not abs(second.value) - abs(first.value) > error:
+            raise AssertionError(f"{first.value} differs from 0 by no less than {second.value}, chance allows {error}")
+
+    assert_nearer(models["anisotropic Langevin"])
+    with planted_bug():  # a better one is not called worse
+        assert_nearer(bvs.SGD(eta, 1))
+
+
+@pytest.mark.law
+def test_stable_noise_of_a_known_scale():
+    """Sums of m stable vectors are stable, m^(1/alpha) times as large. The unit is known to 1 %."""
+    alpha, scale, size = 1.4, 3.0, 10
+    samples = scale * np.asarray(isotropic_stable(jax.random.key(5), alpha, (40, 2000, 3)), float)
+    found = [stable_scale(draws, alpha, size) for draws in samples]
+    assert_mean(found, expected=scale, expected_error=0.01 * scale, detects=0.2 * scale)
+    with planted_bug():  # sums that grow like normal ones
+        assert_mean(found, expected=scale * size ** (1 / alpha - 0.5), detects=0.2 * scale)
+
+
+@pytest.mark.exact
+def test_the_clock_that_waits_goes_as_far_as_the_run(load):
+    """Mean operational time of 32 steps, half the free displacement of K = 1, and that of SGD: 32 eta / (n beta)."""
+    study = bvs.Study(load("linear_regression", **HADAMARD), Compare(learning_rate=0.1), progress=False)
+    slow = judged("diffusion", "exponent", -0.3, (-0.32, -0.28), 0.0, 0.1)
+    models = refined_models(study, bvs.SGD(0.1, 8), "own", [slow])
+    clock = models["time-fractional Langevin"]
+    assert float(clock.alpha) == pytest.approx(0.7)
+    reading = free_displacement(0.5, 32 * float(clock.time_step), 0.7)
+    assert reading == pytest.approx(32 * 0.1 / study.scale, rel=1e-5)
+    fast = judged("diffusion", "exponent", 0.3, (0.28, 0.32), 0.0, 0.1)
+    assert "time-fractional Langevin" not in refined_models(study, bvs.SGD(0.1, 8), "own", [fast])
 
 
 @pytest.mark.exact

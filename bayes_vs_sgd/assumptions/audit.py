@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
 from ..comparison.compare import Comparison
-from ..comparison.run import Study, Walk
+from ..comparison.run import OutOfTime, Study, Walk
 from ..comparison.stationarity import ENSEMBLE
 from ..comparison.verdict import MISMATCH, NO_VERDICT
 from ..diagnostics import finite_or_none
 from ..dynamics import Fresh, FullBatch, Minibatch, Optimizer
 from ..errors import InputError
-from ..model import Model
+from ..model import Model, Position
 from ..posterior import Posterior
 from ..results import final_positions
 from ..settings import AuditSettings, Compare
@@ -49,7 +48,10 @@ DEFAULT = AuditSettings()
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found: each assumption, the comparison, the repairs, the refined models, and the reason in one sentence."""
+    """What was found: each assumption, the comparison, the repairs, the refined models, and the reason in one sentence.
+
+    ``missing`` names the refined models for which there was no time.
+    """
 
     dynamics: str
     settings: dict[str, Any]
@@ -57,6 +59,7 @@ class Audit:
     comparison: Comparison
     repairs: list[Repaired]
     models: list[Description]
+    missing: list[str]
     reason: str
 
     def to_json(self) -> dict[str, Any]:
@@ -65,7 +68,7 @@ class Audit:
         content |= {
             name: [entry.to_json() for entry in getattr(self, name)] for name in ("assumptions", "repairs", "models")
         }
-        return finite_or_none(content | {"reason": self.reason})
+        return finite_or_none(content | {"missing": self.missing, "reason": self.reason})
 
 
 def audit(
@@ -105,8 +108,7 @@ def audit(
     """
     started = time.monotonic()
     name = settings.dynamics if dynamics is None else repr(dynamics.factory)
-    shared = {k: getattr(settings, k) for k in Compare.__dataclass_fields__ if k in AuditSettings.__dataclass_fields__}
-    compared = Compare(**shared | {"dynamics": (name,), "controls": False})
+    compared = as_compare(settings, name)
     if dynamics is not None:
         batch = dynamics.batch_size or settings.batch_size
         compared = replace(compared, learning_rate=float(dynamics.step_time), batch_size=batch)
@@ -121,16 +123,26 @@ def audit(
     name = comparison.dynamics
     held = assumptions(study, name, dynamics)
     models: list[Description] = []
+    missing: list[str] = []
     repairs = None
     if settings.repairs and comparison.verdict == MISMATCH:
         share = REPAIRS_SHARE if settings.models else 1.0
         repairs = interventions(study, dynamics, name, started + share * settings.max_seconds)
     if settings.models and comparison.verdict != NO_VERDICT:
-        for label, equation in refined_models(study, dynamics).items():
-            if time.monotonic() < deadline:
+        study.until, study.rest_seconds = deadline, 0.0
+        for label, equation in refined_models(study, dynamics, name, held).items():
+            try:
                 models.append(describe(study, label, name, equation))
+            except OutOfTime:
+                missing.append(label)
     tried = [] if repairs is None else repairs.tried
-    return Audit(name, dynamics.settings, held, comparison, tried, models, reason(comparison, repairs))
+    return Audit(name, dynamics.settings, held, comparison, tried, models, missing, reason(comparison, repairs))
+
+
+def as_compare(settings: AuditSettings, name: str) -> Compare:
+    """Settings of a comparison of one dynamics."""
+    shared = {k: getattr(settings, k) for k in Compare.__dataclass_fields__ if k in AuditSettings.__dataclass_fields__}
+    return Compare(**shared | {"dynamics": (name,), "controls": False})
 
 
 def assumptions(study: Study, name: str, dynamics: Optimizer) -> list[Assumption]:
@@ -139,24 +151,26 @@ def assumptions(study: Study, name: str, dynamics: Optimizer) -> list[Assumption
     target, position = study.target(study.scale), study.minimum.position
     dynamics.gradient.check(study.model)
     place = local.local(target, dynamics.gradient, position, preconditioner(target, dynamics, position), study.seed)
-    found = at_the_minimum(study, dynamics, place)
+    found = at_a_point(target, dynamics, position, place, study.seed)
+    if place.hessian is not None and dynamics.objective == "loss":
+        found.append(local.prior_share(place, target, position))
     if final_positions(tree)[1].sum() >= ENSEMBLE:
         found += over_the_law(study, tree, dynamics, place)
     return sorted(found, key=lambda a: ORDER.index(a.name))
 
 
-def at_the_minimum(study: Study, dynamics: Optimizer, place: local.Local) -> list[Assumption]:
-    """What the Hessian and the gradients of the examples say at the empirical minimum."""
-    target, gradient, position = study.target(study.scale), dynamics.gradient, study.minimum.position
+def at_a_point(
+    target: Posterior, dynamics: Optimizer, position: Position, place: local.Local, seed: int
+) -> list[Assumption]:
+    """What the Hessian and the gradients of the examples say at one position."""
+    gradient, num_examples = dynamics.gradient, target.model.num_examples
     rate, momentum = rate_and_momentum(dynamics)
-    found = [local.central_limit(target, gradient, position, study.seed), local.isotropy(place)]
+    found = [local.central_limit(target, gradient, position, seed), local.isotropy(place)]
     found += [local.commutation(place), small_steps(place, rate, momentum)]
     if place.hessian is not None:
         found.append(local.non_degeneracy(place, target))
-        found += [] if dynamics.objective == "posterior" else [local.prior_share(place, target, position)]
     if isinstance(gradient, Minibatch) and not isinstance(gradient, Fresh):
-        steps = max(study.model.num_examples // gradient.batch_size, 1)
-        found.append(path.repetition(target, gradient, position, steps, study.seed))
+        found.append(path.repetition(target, gradient, position, max(num_examples // gradient.batch_size, 1), seed))
         limit = stability(target, gradient.batch_size, rate, position, place) if is_plain(dynamics) else None
         found += [] if limit is None else [limit]
     return found
@@ -202,26 +216,23 @@ def tails(target: Posterior, dynamics: Optimizer, tree: xr.DataTree, seed: int) 
     _, kept = final_positions(tree)
     if kept.sum() < SMALLEST:
         return []
-    positions, sites, drawn = path.ended(tree), sorted(name for name, _ in target.model.latents), tree["posterior"]
-    if set(sites) <= set(drawn.data_vars):  # the second half of every chain
-        half = drawn.sizes["draw"] // 2
-        values = {k: np.asarray(drawn[k].values)[kept, half:] for k in sites}
-        values = {k: jnp.asarray(v.reshape(-1, *v.shape[2:])) for k, v in values.items()}
-        positions = jax.vmap(target.model.unconstrain)(values)
+    positions = path.late(target, tree)
     noise = path.noise_over_the_law(target, dynamics.gradient, positions, seed)
     law = np.asarray(jax.vmap(target.flat)(positions), float)
-    found = []
-    for what, sample in (("noise", noise), ("law", law - np.median(law, axis=0))):
-        sample = sample[np.any(sample != 0, axis=1)]
-        if sample.shape[1] > MOST_DIRECTIONS:  # random ones keep a tail, and what surrogates cost is theirs
-            sample = sample @ np.random.default_rng(seed).normal(size=(sample.shape[1], MOST_DIRECTIONS))
-        index = tail_index(sample)
-        nulls = f"{index.hill.null[0]:.1f} to {index.hill.null[1]:.1f}"
-        note = f"by sums of {index.block_size}: {index.blocks.value:.2f}; normal samples: {nulls}"
-        holds = None if index.heavy is None else not index.heavy
-        name, hill = f"finite variance of the {what}", index.hill
-        found.append(Assumption(name, "tail index, above 2", hill.value, hill.interval, 2.0, 0.0, holds, note))
-    return found
+    return [finite_variance("noise", noise, seed), finite_variance("law", law - np.median(law, axis=0), seed)]
+
+
+def finite_variance(what: str, sample: np.ndarray, seed: int, independent: bool = False) -> Assumption:
+    """Tail index of some vectors, one a row, by both estimators."""
+    sample = sample[np.any(sample != 0, axis=1)]
+    if sample.shape[1] > MOST_DIRECTIONS:  # random ones keep a tail, and what surrogates cost is theirs
+        sample = sample @ np.random.default_rng(seed).normal(size=(sample.shape[1], MOST_DIRECTIONS))
+    index = tail_index(sample, independent=independent)
+    nulls = f"{index.hill.null[0]:.1f} to {index.hill.null[1]:.1f}"
+    note = f"by sums of {index.block_size}: {index.blocks.value:.2f}; normal samples: {nulls}"
+    holds, hill = None if index.heavy is None else not index.heavy, index.hill
+    name = f"finite variance of the {what}"
+    return Assumption(name, "tail index, above 2", hill.value, hill.interval, 2.0, 0.0, holds, note)
 
 
 def constancy(target: Posterior, dynamics: Optimizer, tree: xr.DataTree) -> Assumption:

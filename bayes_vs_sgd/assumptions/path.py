@@ -69,6 +69,16 @@ def ended(tree: xr.DataTree) -> Position:
     return {k: jnp.asarray(v[kept]) for k, v in positions.items()}
 
 
+def late(target: Posterior, tree: xr.DataTree) -> Position:
+    """Positions of the second half of every chain that is not lost, those of one chain together; else the final ones."""
+    sites, drawn = sorted(name for name, _ in target.model.latents), tree["posterior"]
+    if not set(sites) <= set(drawn.data_vars):
+        return ended(tree)
+    kept, half = final_positions(tree)[1], drawn.sizes["draw"] // 2
+    values = {k: np.asarray(drawn[k].values)[kept, half:] for k in sites}
+    return jax.vmap(target.model.unconstrain)({k: jnp.asarray(v.reshape(-1, *v.shape[2:])) for k, v in values.items()})
+
+
 def noise_over_the_law(target: Posterior, gradient: Gradient, positions: Position, seed: int = 0) -> np.ndarray:
     """One gradient drawn at each position, less its mean, one a row: independent where the positions are."""
     return np.asarray(_noise(target, gradient, positions, jax.random.key(seed)), float)

@@ -1,18 +1,42 @@
-"""Which refined model describes the run? Each is run like it, and compared with it observable by observable."""
+r"""Which refined model describes the run? Each is run like it, and compared with it observable by observable.
+
+Langevin dynamics with isotropic and with the batch's noise stand for every run. Two more stand for what the audit found to
+fail, with what it measured there, and would be nearly the same as the first where it holds:
+
+- noise of infinite variance: the equation driven by a stable Levy process of the measured tail index, its scale such that
+  sums of noise are as large as the measured ones;
+- displacement that grows too slowly: Langevin dynamics on an inverse stable clock, whose law solves the time-fractional
+  Fokker-Planck equation. Where nothing confines it a clock of index alpha lowers the displacement's exponent by 1 - alpha.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import xarray as xr
+from scipy.special import gamma
 
 from ..comparison import verdict as rules
 from ..comparison.effects import Effect, location_and_scale
 from ..comparison.run import Study, Walk
 from ..comparison.stationarity import law
-from ..dynamics import AdamFlow, GaussianNoise, MomentumFlow, Optimizer, RMSpropFlow, StochasticGradientFlow
+from ..dynamics import (
+    AdamFlow,
+    GaussianNoise,
+    MomentumFlow,
+    Optimizer,
+    RMSpropFlow,
+    StableNoise,
+    StochasticGradientFlow,
+    SubordinatedLangevin,
+)
 from ..dynamics.base import Dynamics
 from ..dynamics.gradients import Minibatch
+from ..dynamics.noise import NoisyGradient
 from ..dynamics.white_noise import WhiteNoise
+from . import path
+from .assumption import Assumption
+from .tails import root_size, stable_scale
 
 
 @dataclass(frozen=True)
@@ -20,20 +44,40 @@ class Description:
     """A refined model, and whether its law at the end is the run's."""
 
     dynamics: str
+    settings: dict[str, Any]
     effects: list[Effect]
     verdict: str
+
+    @property
+    def furthest(self) -> float:
+        """Largest difference between the two laws, in margins."""
+        return max((abs(e.value) / e.margin for e in self.effects), default=np.nan)
 
     def to_json(self) -> dict[str, Any]:
         """As the contract has it."""
         return {
             "dynamics": self.dynamics,
+            "settings": self.settings,
             "verdict": self.verdict,
+            "furthest": self.furthest,
             "effects": [effect.to_json() for effect in self.effects],
         }
 
 
-def refined_models(study: Study, dynamics: Optimizer) -> dict[str, Dynamics]:
-    """Equations that could stand for an optimiser, the plainest first."""
+def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assumption]) -> dict[str, Dynamics]:
+    """Equations that could stand for an optimiser, the plainest first.
+
+    Parameters
+    ----------
+    study
+        Model and settings.
+    dynamics
+        The optimiser.
+    name
+        Of its run in the study.
+    held
+        What was found of each assumption.
+    """
     if not isinstance(dynamics.gradient, Minibatch) or dynamics.objective != "loss":
         return {}
     rate, batch, rule = float(dynamics.step_time), float(dynamics.gradient.batch_size), repr(dynamics.factory)
@@ -47,14 +91,43 @@ def refined_models(study: Study, dynamics: Optimizer) -> dict[str, Dynamics]:
         return {"RMSprop's equation": RMSpropFlow(rate, batch, decay, eps)}
     if rule != "sgd":
         return {}
+
+    def driven(by: NoisyGradient) -> Dynamics:
+        return MomentumFlow(rate, momentum, by, 1) if momentum else StochasticGradientFlow(rate, by, 1)
+
     white = WhiteNoise.heating(study.scale, rate, momentum)
-    isotropic: dict[str, Dynamics] = {"isotropic Langevin": StochasticGradientFlow(rate / (1 - momentum), white, 1)}
+    found: dict[str, Dynamics] = {"isotropic Langevin": StochasticGradientFlow(rate / (1 - momentum), white, 1)}
     if momentum:
-        return isotropic | {"underdamped, anisotropic": MomentumFlow(rate, momentum, noise, 1)}
-    return isotropic | {
-        "anisotropic Langevin": StochasticGradientFlow(rate, noise, 1),
-        "second-order anisotropic": StochasticGradientFlow(rate, noise, 1, order=2),
-    }
+        found |= {"underdamped, anisotropic": driven(noise)}
+    else:
+        found |= {"anisotropic Langevin": driven(noise)}
+        found |= {"second-order anisotropic": StochasticGradientFlow(rate, noise, 1, order=2)}
+    failing = {a.name: a for a in held if a.holds is False}
+    if (tail := failing.get("finite variance of the noise")) is not None:
+        found |= {"stable Levy-driven": driven(stable_noise(study, dynamics, study.trees[name][0], tail))}
+    slow = failing.get("diffusion")
+    if slow is not None and -1 < slow.value < 0:
+        found |= {"time-fractional Langevin": waiting_clock(study, 1 + slow.value, rate)}
+    return found
+
+
+def stable_noise(study: Study, dynamics: Optimizer, tree: xr.DataTree, tail: Assumption) -> StableNoise:
+    """Noise of the measured tail index, as large as that of the run."""
+    target = study.target(study.scale)
+    drawn = path.noise_over_the_law(target, dynamics.gradient, path.late(target, tree), study.seed)
+    return StableNoise(tail.value, stable_scale(drawn, tail.value, root_size(len(drawn)), study.seed))
+
+
+def waiting_clock(study: Study, alpha: float, learning_rate: float) -> SubordinatedLangevin:
+    r"""Langevin dynamics whose clock goes as far as that of the run in the longest lag of a displacement, K steps.
+
+    On average it reads :math:`(K \tau)^\alpha / \Gamma(1 + \alpha)`, tau a step's physical time, where the other one, of K
+    steps of eta at the temperature 1 / (n beta), reads K eta / (n beta).
+    """
+    steps, plainly = path.LAGS[-1], study.langevin(study.scale)
+    reading = steps * learning_rate / study.scale
+    time_step = (gamma(1 + alpha) * reading) ** (1 / alpha) / steps
+    return SubordinatedLangevin(alpha, float(plainly.step_size), float(time_step))
 
 
 def describe(study: Study, name: str, plain: str, dynamics: Dynamics) -> Description:
@@ -63,7 +136,7 @@ def describe(study: Study, name: str, plain: str, dynamics: Dynamics) -> Descrip
     num_steps = int(tree.attrs["num_steps"])
     study.own[name] = Walk(dynamics, longer=max(num_steps // study.settings.num_steps, 1))
     other = study.ensemble(name, dynamics, study.target(study.scale), deadline=0.0)
-    return Description(name, *agreement(study, tree, other))
+    return Description(name, dynamics.settings, *agreement(study, tree, other))
 
 
 def agreement(study: Study, tree: xr.DataTree, other: xr.DataTree) -> tuple[list[Effect], str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..comparison.compare import Comparison
-from ..comparison.run import Study, Walk
+from ..comparison.run import OutOfTime, Study, Walk
 from ..comparison.verdict import DETECTABLE, INCONCLUSIVE, MATCH, MISMATCH, NO_VERDICT, UNRESOLVED
 from ..dynamics import GaussianNoise, Minibatch, Optimizer
 from ..dynamics.gradients import Gradient
@@ -131,16 +131,24 @@ def posterior_start(study: Study, plain: str) -> dict[str, np.ndarray]:
 def decided(study: Study, label: str, walk: Walk, deadline: float, settling: float = 0.0) -> Comparison:
     """Compare a walk with the posterior, with more seeds where the first leave it open and there is time.
 
-    ``settling`` is for how many seconds its steps may be doubled until it is stationary.
+    ``settling`` is for how many seconds its steps may be doubled until it is stationary. Raises ``OutOfTime`` where the study
+    has no time for it.
     """
+    found = None
     for wider in (1, POWER):
         number = wider * study.settings.num_seeds
         initial = walk.initial and {k: v[:number] for k, v in walk.initial.items()}
         name = label if wider == 1 else f"{label}, {wider} times the seeds"
         study.own[name] = replace(walk, wider=wider, initial=initial)
-        found = study.compare(name, time.monotonic() + settling)
+        try:
+            found = study.compare(name, time.monotonic() + settling)
+        except OutOfTime:
+            if found is None:
+                raise
+            break
         if found.verdict not in (INCONCLUSIVE, UNRESOLVED) or time.monotonic() > deadline:
             break
+    assert found is not None
     return found
 
 
@@ -150,36 +158,40 @@ class Interventions:
 
     tried: list[Repaired]
     smallest: tuple[str, ...] | None
-    missing: str = ""
+    missing: tuple[str, ...] = ()
 
 
 def interventions(study: Study, dynamics: Optimizer, plain: str, deadline: float) -> Interventions:
     """Compare again with everything repaired, with one repair less as long as it matches, then with each repair alone."""
-    names, tried = possible(dynamics), []
+    names, tried, missing = possible(dynamics), [], []
     start = posterior_start(study, plain)
+    study.until = deadline
 
     def matches(chosen: tuple[str, ...]) -> bool:
-        walk = repaired(study, dynamics, chosen, start)
-        tried.append(Repaired(chosen, decided(study, f"repaired {' + '.join(chosen)}", walk, deadline)))
+        walk, label = repaired(study, dynamics, chosen, start), " + ".join(chosen)
+        try:
+            if time.monotonic() + study.rest_seconds > deadline:
+                raise OutOfTime
+            tried.append(Repaired(chosen, decided(study, f"repaired {label}", walk, deadline)))
+        except OutOfTime:
+            missing.append(label if len(chosen) > 1 else f"{label} alone")
+            return False
         return tried[-1].comparison.verdict in (MATCH, DETECTABLE)
 
     # White noise of one size is Gaussian and has every direction; batches, and their order, have no part in it.
     smallest = tuple(name for name in names if name not in ("central limit", "independent batches", "non-degeneracy"))
     if not matches(smallest):
-        return Interventions(tried, None)
+        return Interventions(tried, None, tuple(missing))
     for name in reversed(smallest):
-        if time.monotonic() > deadline:
-            return Interventions(tried, smallest, "smaller sets")
         fewer = tuple(other for other in smallest if other != name)
         if fewer and matches(fewer):
             smallest = fewer
     for name in names:
-        if len(smallest) == 1 or time.monotonic() > deadline:
+        if len(smallest) == 1:
             break
-        if (name,) not in [r.assumptions for r in tried] and matches((name,)):
+        if (name,) not in [r.assumptions for r in tried] and f"{name} alone" not in missing and matches((name,)):
             smallest = (name,)
-    singles = [name for name in names if (name,) not in [r.assumptions for r in tried]]
-    return Interventions(tried, smallest, f"{', '.join(singles)} alone" if singles and len(smallest) > 1 else "")
+    return Interventions(tried, smallest, tuple(missing) if len(smallest) > 1 else ())
 
 
 def reason(plain: Comparison, found: Interventions | None) -> str:
@@ -193,8 +205,10 @@ def reason(plain: Comparison, found: Interventions | None) -> str:
         return f"{name} is not told from the tempered posterior with {seeds:,} seeds: {plain.reason}"
     if found is None:
         return f"{name} is not the tempered posterior: {plain.reason}"
+    untried = f"; within the time not tried: {', '.join(found.missing)}" if found.missing else ""
+    if found.smallest is None and not found.tried:
+        return f"{name} is not the tempered posterior: {plain.reason}{untried}"
     if found.smallest is None:
         return f"{name} is not the tempered posterior, nor with all repairs: {found.tried[-1].comparison.reason}"
     parts = [f"{each} ({REPAIRS[each]})" for each in found.smallest]
-    untried = f"; within the time not tried: {found.missing}" if found.missing else ""
     return f"{name} is not the tempered posterior; it would be with {' and '.join(parts)}{untried}"

@@ -14,16 +14,20 @@ compares sums with single vectors. So both are also computed on Gaussian surroga
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 import scipy.stats
 from jaxtyping import Float
 
 from ..errors import InputError
+from ..stable import isotropic_stable
 
 NUM_GROUPS = 20
 """Consecutive groups whose spread gives the standard error: correlations shorter than a group are seen."""
 SMALLEST = 400
 """Fewest samples: groups and blocks of twenty."""
+NUM_UNIT = 20_000
+"""Stable draws whose median size is the unit of a scale: it is known to 1 %."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def tail_index(
     samples = samples.reshape(len(samples), -1)
     count = len(samples)
     num_upper = round(2 * count**0.5) if num_upper is None else num_upper
-    block_size = min(int(count**0.5), 100) if block_size is None else block_size
+    block_size = root_size(count) if block_size is None else block_size
     _check(samples, num_upper, block_size, num_surrogates)
     rng = np.random.default_rng(seed)
     surrogate = _independent(samples) if independent else _phase_randomized(samples)
@@ -120,6 +124,11 @@ def tail_index(
     found = [estimate(samples, size) for estimate, size in estimators]
     tails = [_tail(*f, null, confidence) for f, null in zip(found, np.transpose(nulls), strict=True)]
     return TailIndex(tails[0], tails[1], tails[2], num_upper, block_size)
+
+
+def root_size(count: int) -> int:
+    """Samples a block: the root of how many there are, at most 100."""
+    return min(int(count**0.5), 100)
 
 
 def hill(samples: Float[np.ndarray, "sample dimension"], num_upper: int) -> tuple[float, float]:
@@ -137,6 +146,19 @@ def blocks(samples: Float[np.ndarray, "sample dimension"], block_size: int) -> t
     of_one = np.log(np.linalg.norm(cut, axis=2)).mean(axis=1)
     of_sum = np.log(np.linalg.norm(cut.sum(axis=1), axis=1))
     return _ratio((of_sum - of_one) / np.log(block_size), np.ones(len(cut)))
+
+
+def stable_scale(samples: Float[np.ndarray, "sample dimension"], alpha: float, block_size: int, seed: int = 0) -> float:
+    r"""Scale s of rotationally symmetric stable noise whose sums of ``block_size`` are as large as those of the samples.
+
+    .. math:: \mathrm{median}\, \|x_1 + \dots + x_m\| = m^{1/\alpha}\, s\; \mathrm{median}\, \|\xi\|
+
+    with xi as in ``stable.isotropic_stable``. Sums have the stable law's core where single samples need not.
+    """
+    sums = samples[: len(samples) // block_size * block_size].reshape(-1, block_size, samples.shape[1]).sum(axis=1)
+    unit = np.asarray(isotropic_stable(jax.random.key(seed), alpha, (NUM_UNIT, samples.shape[1])), float)
+    medians = (np.median(np.linalg.norm(x, axis=1)) for x in (sums, unit))
+    return float(np.divide(*medians) / block_size ** (1 / alpha))
 
 
 def _ratio(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:

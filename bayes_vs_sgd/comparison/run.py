@@ -2,9 +2,9 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,19 @@ class Walk:
     wider: int = 1
 
 
+class OutOfTime(Exception):
+    """A run was not made, since it would not have ended in time."""
+
+
 class Study:
-    """A model with what its comparisons share: minimum, sharpness, gradient noise, reference runs."""
+    """A model with what its comparisons share: minimum, sharpness, gradient noise, reference runs.
+
+    ``until`` is when what is begun must have ended: a run that would take longer, by its first steps and by the time that
+    the rest of a comparison has taken so far, raises ``OutOfTime``.
+    """
+
+    until = np.inf
+    rest_seconds = 0.0
 
     def __init__(
         self,
@@ -197,21 +208,14 @@ class Study:
         )
         num_steps, every = shortest, max(shortest // DRAWS, 1)
         num_seeds = self.settings.num_seeds * walk.wider
+        shared: dict[str, Any] = start | {"key": self.seed, "num_chains": num_seeds, "observables": self.observables}
+        shared |= {"folder": self._folder(name), "progress": self.progress, "title": name}
+        shared |= {"record_positions": self.model.num_parameters * num_seeds * DRAWS <= MOST_NUMBERS}
         while True:
-            tree = simulate(
-                dynamics,
-                target,
-                key=self.seed,
-                num_chains=num_seeds,
-                num_steps=num_steps,
-                num_draws=num_steps // every,
-                observables=self.observables,
-                record_positions=self.model.num_parameters * num_seeds * DRAWS <= MOST_NUMBERS,
-                folder=self._folder(name),
-                progress=self.progress,
-                title=name,
-                **start,
-            )
+            lengths: dict[str, Any] = {"num_steps": num_steps, "num_draws": num_steps // every}
+            if np.isfinite(self.until):
+                self._check_time(partial(simulate, dynamics, target, **shared, **lengths), num_steps)
+            tree = simulate(dynamics, target, **shared, **lengths)
             moving = unsettled(whole(tree), list(self.chosen), self.settings.margins)
             left = (deadline - time.monotonic()) * tree.attrs.get("steps_per_second", np.inf)
             if not moving or num_steps >= shortest * 2**MAX_DOUBLINGS or left < num_steps:
@@ -220,12 +224,22 @@ class Study:
                 return tree
             num_steps *= 2
 
+    def _check_time(self, run: Callable[..., xr.DataTree], num_steps: int) -> None:
+        """Make a first segment, which compiles, and a second, whose speed tells how long the others will take."""
+        needed = self.rest_seconds
+        if time.monotonic() + needed < self.until and whole(run(max_seconds=0.0)).attrs["stopped"] != "finished":
+            tree = whole(run(max_seconds=0.0))
+            if tree.attrs["stopped"] != "finished":
+                needed += (num_steps - tree.attrs["num_steps"]) / tree.attrs["steps_per_second"]
+        if time.monotonic() + needed > self.until:
+            raise OutOfTime
+
     def compare(self, name: str, deadline: float) -> Comparison:
         """Run one dynamics and its reference, and compare them."""
         dynamics = self.dynamics(name)
         target = self.target(self.scale)
         tree = self.ensemble(name, dynamics, target, deadline)
-        given = name in self.given
+        ran, given = time.monotonic(), name in self.given
         noisy = dynamics.law != "none" or self.theory is not None
         theory = reference_scale(dynamics, target, self.minimum.position) if noisy else None
         fitting = dynamics.law == "none" and self.settings.inverse_temperature is None
@@ -240,7 +254,7 @@ class Study:
         self.trees[name] = (tree, found)
         num_examples = self.model.num_examples
         temperature = {"theory": theory, "fitted": fitted, "fitted_standard_error": error, "used": used}
-        return compare(
+        compared = compare(
             tree,
             found,
             self.target(used),
@@ -253,6 +267,8 @@ class Study:
             scale=self.scale,
             least_loss=self.minimum.loss,
         )
+        self.rest_seconds = max(self.rest_seconds, time.monotonic() - ran)
+        return compared
 
     def fitted_scale(self, tree: xr.DataTree, target: Posterior, seeds: slice) -> tuple[float | None, float | None]:
         """Return n beta fitted to some seeds by Stein's identity along grad L, and its standard error; None for no number."""

@@ -40,6 +40,8 @@ class AdamFlow(Dynamics):
     """The equation of Adam; bias-corrected as Adam is.
 
     V starts at its stationary value where the chain starts, so only the average of the gradients is corrected for its start.
+    With m Euler-Maruyama sub-steps the law at a time has weak error O(1/m); at the very start, where the correction divides
+    an average of white noise by how little of it there is, variances come nearer a little more slowly.
 
     Parameters
     ----------

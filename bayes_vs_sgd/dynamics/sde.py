@@ -118,7 +118,7 @@ class MomentumFlow(StochasticGradientFlow):
 
     Sub-steps kick the velocity by the noisy gradient, drift by half, apply the friction exactly and drift by half. On a
     quadratic with constant noise that commutes with H its covariance is eta C / (2 B (1 - mu)) H^{-1}: that of the optimiser
-    but for the factor 1 - eta h / (2 (1 + mu)).
+    but for the factor 1 - eta h / (2 (1 + mu)). The law at a time has weak error O(eta/m).
 
     Parameters
     ----------

@@ -85,10 +85,10 @@ class SGLD(StochasticGradientSampler):
 
     .. math:: \theta' = \theta + \epsilon \widehat{\nabla \log p}(\theta) + \sqrt{2 \epsilon}\, \xi
 
-    It targets the posterior up to O(step size), plus the minibatch's own noise: on a quadratic of curvature h (of
-    -log p) the variance is exactly (1 + epsilon S / 2) / (h (1 - epsilon h / 2)), S being the variance of the gradient
-    (0 with the full batch). BlackJAX's convention; Lau et al. and devinterp write drift epsilon/2 and noise
-    sqrt(epsilon), so their epsilon is twice ours.
+    It targets the posterior up to O(step size), at a fixed time too (weak order 1), plus the minibatch's own noise: on a
+    quadratic of curvature h (of -log p) the variance is exactly (1 + epsilon S / 2) / (h (1 - epsilon h / 2)), S being the
+    variance of the gradient (0 with the full batch). BlackJAX's convention; Lau et al. and devinterp write drift epsilon/2
+    and noise sqrt(epsilon), so their epsilon is twice ours.
 
     Parameters
     ----------

@@ -28,7 +28,8 @@ class SGHMC(StochasticGradientSampler):
     A step kicks the momentum by the force, drifts by half, lets friction and noise act for the whole step exactly
     (v' = c v + sqrt(1 - c^2) xi, c = exp(-gamma h)) and drifts by half. Its positions are those of BAOAB (Leimkuhler and
     Matthews 2013), whose two half kicks between drifts see the same force, so one gradient a step does: averages of
-    functions of the position have bias O(h^2) with the full batch, and on a quadratic none.
+    functions of the position have bias O(h^2) with the full batch, and on a quadratic none. The law at a fixed time, on the way
+    there, has weak error O(h): positions begin half a kick ahead.
 
     Minibatch noise is heat: on a quadratic of curvature k, with gradient variance S, the variance is exactly
 

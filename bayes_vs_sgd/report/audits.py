@@ -40,9 +40,12 @@ def audit_table(found: Audit) -> Group:
         models = Table(title="Which equation describes the run?", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         models.add_column("equation")
         models.add_column("its law at the end, against the run's")
+        models.add_column("largest difference, in margins", justify="right")
         for m in found.models:
-            models.add_row(m.dynamics, coloured(m.verdict))
+            models.add_row(m.dynamics, coloured(m.verdict), number(m.furthest))
         parts.append(models)
+    if found.missing:
+        parts.append(f"no time for {', '.join(found.missing)}: give --max-seconds")
     return Group(*parts, Text(found.reason, "bold"))
 
 
