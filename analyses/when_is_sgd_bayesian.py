@@ -54,7 +54,7 @@ GRID = [(rate, batch) for batch in BATCHES for rate in RATES]
 MOMENTUM = 0.9
 RELAXATIONS = 10
 """Length of a run in relaxation times 1 / (learning rate x curvature) of its slowest mode, at the smallest rate."""
-FLAT = 1e-2
+FLAT = 0.1
 """Curvatures below this share of the largest are flat."""
 STARTS, WARMUP = 100, 50
 """Chains of the exact sampler that runs start from, and their warm-up."""
