@@ -121,9 +121,16 @@ def run_folder(verb: str, run: Run, settings: Any, model: Model) -> Path:
                     f"--resume {folder}: that run has another {name} ({', '.join(differing)}); give the same settings"
                 )
         return folder
-    folder = run.out
+    folder = new_folder(run.out, f"{verb}-{Path(str(model.facts['path'])).stem}")
+    write_file(folder / "job.json", json.dumps(job, indent=1) + "\n")
+    return folder
+
+
+def new_folder(out: Path | None, name: str) -> Path:
+    """Make the folder that is given, which must be empty or not exist, or a fresh one under runs/."""
+    folder = out
     if folder is None:
-        stem = f"{verb}-{Path(str(model.facts['path'])).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         tries = [Path("runs") / stem, *(Path("runs") / f"{stem}-{i}" for i in range(2, 100))]
         folder = next(f for f in tries if not f.exists())
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -132,5 +139,4 @@ def run_folder(verb: str, run: Run, settings: Any, model: Model) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the run folder {folder}: {error.strerror}") from error
-    write_file(folder / "job.json", json.dumps(job, indent=1) + "\n")
     return folder

@@ -1,11 +1,14 @@
 """Noise and laws of one mode against quadrature over the inputs, SciPy's integrator and a search for the peak."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import quad, solve_ivp
 from scipy.optimize import minimize_scalar
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.claims.modes import chain
 from bayes_vs_sgd.theory import modes
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(6)  # exact up to the eleventh power
@@ -128,3 +131,21 @@ def test_weak_noise_is_boltzmann(depth):
 def test_what_cannot_be_is_refused(call, message):
     with pytest.raises(bvs.InputError, match=message):
         call()
+
+
+@pytest.mark.exact
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("depth", [2, 3])
+def test_the_label_noise_flow_of_a_chain_is_the_equation_of_its_mode(depth):
+    """One Brownian motion for all weights, mean(x z) sqrt(n): equal weights stay equal, and steps of eta/m are known."""
+    eta, deviation, target, w, substeps = 0.1, 2.0, 1.5, 0.7, 3
+    x = np.array([1.0, -1.0, 1.0, 1.0])
+    model, key, number = chain(depth, x, target * x), jax.random.key(7), len(x)
+    position = {name: jnp.asarray(w) for name, _ in model.latents}
+    flow = bvs.StochasticGradientFlow(eta, bvs.LabelNoise(deviation), substeps)
+    state = flow.step(bvs.Posterior(model), key, flow.init(bvs.Posterior(model), key, position))[0]
+    h, c = eta / substeps, eta * deviation**2 / number
+    for index in range(substeps):
+        normal = np.asarray(jax.random.normal(jax.random.fold_in(key, index), (number,))) @ x / number**0.5
+        w += h * w ** (depth - 1) * (target - w**depth) + (c * h) ** 0.5 * w ** (depth - 1) * normal
+    np.testing.assert_allclose(list(state.position.values()), w, rtol=1e-12)

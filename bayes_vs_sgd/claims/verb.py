@@ -3,14 +3,19 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import matplotlib
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from ..cli import write_json
 from ..diagnostics import finite_or_none
+from ..jobs import new_folder
+from ..report.claims import claims_page
+from ..verbs import repeat, write_page
 from . import Claim, Measured, chosen
 
 WIDTH = 150
@@ -27,12 +32,14 @@ class Claims:
     """Seed of the measurements."""
     max_seconds: float = 600.0
     """After this wall time no further claim is begun."""
+    out: Path | None = None
+    """Folder of the page; a fresh one under runs/ by default."""
     json: str | None = None
     """Also write the answer as JSON to this file, or to standard output for -."""
 
 
 def claims_verb(arguments: list[str]) -> int:
-    """List claims, or measure some."""
+    """List claims, or measure some and write their page."""
     settings = tyro.cli(Claims, prog="bayes-vs-sgd claims", args=arguments)
     console = Console(stderr=settings.json == "-")
     console.width = max(console.width, WIDTH)
@@ -41,15 +48,24 @@ def claims_verb(arguments: list[str]) -> int:
         console.print(list_of(wanted))
         write_json([{"id": c.id, "statement": c.statement, "source": c.source} for c in wanted], settings.json)
         return 0
-    found = []
-    for measured in measure(wanted, settings.seed, settings.max_seconds):
-        found.append(measured)
-        console.print(readings(measured))
-    if missing := [c.id for c in wanted[len(found) :]]:
+    matplotlib.use("agg")  # a page needs no display
+    folder, found = new_folder(settings.out, "claims"), []
+    try:
+        for measured in measure(wanted, settings.seed, settings.max_seconds):
+            found.append(measured)
+            console.print(readings(measured))
+    finally:  # what is measured when interrupted has a page too
+        missing = [c.id for c in wanted[len(found) :]]
+        if found:
+            write_page(console, folder / "claims.html", claims_page(found, missing, repeat()))
+            content = [entry for measured in found for entry in rows(measured)]
+            write_json(content, str(folder / "claims.json"))
+    if missing:
         console.print(f"not measured within {settings.max_seconds:g} s: {', '.join(missing)}; give --max-seconds")
     counts = {v: sum(m.verdict == v for m in found) for v in ("holds", "fails", "undecided")}
     console.print(", ".join(f"{number} {verdict}" for verdict, number in counts.items()))
     write_json([entry for measured in found for entry in rows(measured)], settings.json)
+    console.print(f"[dim]run folder {folder}[/dim]", highlight=False)
     return 0
 
 

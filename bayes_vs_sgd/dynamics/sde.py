@@ -35,7 +35,9 @@ class StochasticGradientFlow(Dynamics):
 
     The noise says which equation it is: ``GaussianNoise`` (default) anisotropic Langevin dynamics, ``IsotropicNoise`` Langevin
     dynamics of the same heat, ``LabelNoise`` the label-noise flow, multiplicative in every layer of a deep network, and
-    ``StableNoise`` a Levy-driven one, d theta = -grad L dt + s eta^(1 - 1/alpha) dL_alpha.
+    ``StableNoise`` a Levy-driven one, d theta = -grad L dt + s eta^(1 - 1/alpha) dL_alpha. On a chain of L equal weights with
+    whitened inputs the label-noise flow is the equation of a mode, d w = w^(L-1) (s* - w^L) dt + sqrt(c) w^(L-1) dB with c =
+    eta s^2 / n, whose rank collapses by ``theory/collapse.py``.
 
     Parameters
     ----------
