@@ -37,13 +37,13 @@ from bayes_vs_sgd.assumptions.audit import preconditioner, rate_and_momentum
 from bayes_vs_sgd.assumptions.step_size import small_steps
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison import verdict as rules
-from bayes_vs_sgd.comparison.compare import log_temperatures, observed_effects, primary
+from bayes_vs_sgd.comparison.compare import LOST_LIMIT, log_temperatures, observed_effects, primary
 from bayes_vs_sgd.comparison.temperature import SteinTerms
 from bayes_vs_sgd.comparison.whole_law import ensemble_scores
 from bayes_vs_sgd.curvature import gradient_noise, hessian_eigenvalues, reference_point
 from bayes_vs_sgd.margins import MARGINS
 from bayes_vs_sgd.report.figures import COLOURS, new_figure, write_analysis
-from bayes_vs_sgd.results import whole
+from bayes_vs_sgd.results import final_positions, whole
 from bayes_vs_sgd.store import remembered
 
 HERE = Path(__file__).parent
@@ -198,21 +198,32 @@ class Place:
                 for i in range(len(rows))
             ]
             terms = [ensemble_scores(e, bvs.Posterior(self.model), self.chosen).terms for e in ensembles]
-            fitted = [t["loss"].subset(slice(0, None, 2)).scale() for t in terms]
+            kept = [np.flatnonzero(final_positions(e)[1]) for e in ensembles]
+            fitted = [t["loss"].subset(k[::2]).scale() for t, k in zip(terms, kept, strict=True)]
             near = {name: np.concatenate([place[name][:CHAINS] for place in places]) for name in start}
-            used = np.array([value for value, _ in fitted])
+            fits = [len(k) > (1 - LOST_LIMIT) * self.num_seeds and f[0] > 0 for k, f in zip(kept, fitted, strict=True)]
+            used = np.where(fits, [value for value, _ in fitted], scales)
             lengths = {"num_draws": DRAWS, "num_warmup": SETTLING, "initial": near}
             reference = self.posterior(used, CHAINS, **lengths, observables=sorted(self.chosen))
             for index, (value, error) in enumerate(fitted):
-                ratio = float(scales[index]) / value
-                cell = {"rate": float(rates[index]), "batch": int(batches[index]), "temperature": ratio}
-                cell |= {"error": ratio * error / value, "audit": self.audit(kind, cell["rate"], cell["batch"])}
-                found.append(cell | self.judged(ensembles[index], part(reference, index, CHAINS), terms[index], value))
+                cell: dict = {"rate": float(rates[index]), "batch": int(batches[index])}
+                cell["audit"] = self.audit(kind, cell["rate"], cell["batch"])
+                cell |= dict.fromkeys(("temperature", "error")) | {
+                    "verdict": rules.NO_VERDICT,
+                    "worst": "runs are lost",
+                }
+                if fits[index]:
+                    ratio = float(scales[index]) / value
+                    other, tested = part(reference, index, CHAINS), kept[index][1::2]
+                    cell |= {"temperature": ratio, "error": ratio * error / value}
+                    cell |= self.judged(ensembles[index], other, terms[index], tested, value)
+                found.append(cell)
         return found
 
-    def judged(self, tree: xr.DataTree, reference: xr.Dataset, terms: dict[str, SteinTerms], fitted: float) -> dict:
+    def judged(
+        self, tree: xr.DataTree, reference: xr.Dataset, terms: dict[str, SteinTerms], tested: np.ndarray, fitted: float
+    ) -> dict:
         """Verdict of a cell: every other seed beside the posterior at the temperature fitted to the rest."""
-        tested = np.arange(1, self.num_seeds, 2)
         other = xr.DataTree.from_dict({"posterior": reference})
         effects = observed_effects(tree, other, self.chosen, tested, MARGINS)
         effects += log_temperatures(terms, self.chosen, tested, fitted, MARGINS, False)
@@ -286,7 +297,8 @@ def draw(cells: list[dict]) -> Figure:
             x, y = RATES.index(c["rate"]), BATCHES.index(c["batch"])
             shade = {rules.MATCH: COLOURS[2], rules.MISMATCH: COLOURS[1]}.get(c["verdict"], "#bbbbbb")
             panel.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=shade, edgecolor="white"))
-            panel.text(x, y, f"{c['temperature']:.2g}", ha="center", va="center", fontsize=7, color="white")
+            number = "lost" if c["temperature"] is None else f"{c['temperature']:.2g}"
+            panel.text(x, y, number, ha="center", va="center", fontsize=7, color="white")
         panel.set(xlim=(-0.5, len(RATES) - 0.5), ylim=(-0.5, len(BATCHES) - 0.5))
         panel.tick_params(length=0, labelsize=7)
         panel.set_xticks(range(len(RATES)), [f"{r:g}" for r in RATES])
