@@ -31,6 +31,7 @@ def robustness_rows(found: Robustness) -> list[tuple[str, str]]:
             )
         )
     names = {"draws": "parts of the draws", "moves": "replicates, k moves", "twice_the_moves": "replicates, 2k moves"}
+    names["set_mass"] = "replicates, mass of the set"
     for name, values in found.replicates.items():
         rows.append((names[name], ", ".join(f"{value:.3g}" for value in values)))
     support = dict(zip(found.survival.thresholds, found.survival.support, strict=True)).get(found.threshold)

@@ -105,6 +105,8 @@ def by_particles(job: Job, drawn: Draws | None = None) -> Found:
     names = {"moves": fewer, "twice_the_moves": more}
     replicates = {label: [run.found.probability for run in runs] for label, runs in names.items()}
     best = replicates["twice_the_moves"]
+    masses = [run.mass.probability for run in more if run.mass is not None]
+    replicates |= {"set_mass": masses} if masses else {}
     settings |= {"num_moves": k, "twice_the_moves": 2 * k, "num_particles": size}
     return Found(
         float(np.mean(best)),
@@ -114,7 +116,7 @@ def by_particles(job: Job, drawn: Draws | None = None) -> Found:
         settings,
         [run.pool for run in more],
         np.concatenate([unsafe(run) for run in more]),
-        None if drawn is not None else from_replicates([run.mass.probability for run in more if run.mass is not None]),
+        from_replicates(masses) if masses else None,
         sum(run.num_gradients for run in [*fewer, *more]),
         ([] if drawn is None else drawn.doubts) + doubts(fewer, more),
     )

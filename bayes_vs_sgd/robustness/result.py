@@ -49,7 +49,8 @@ class Robustness:
     method
         ``"plain draws"`` or ``"tilted SMC"``.
     replicates
-        Probabilities by replicate; of particles with k moves (``moves``) and with 2k (``twice_the_moves``).
+        Probabilities by replicate; of particles with k moves (``moves``) and with 2k (``twice_the_moves``);
+        and the ``set_mass`` of those with 2k.
     settings
         What was run: both numbers of moves, particles, seeds.
     law, property, threshold
