@@ -81,9 +81,10 @@ def test_cumulants_wbic_and_variances_are_those_of_quadrature(found):
     predictive = -np.log(np.exp(-losses) @ weights)
     from bayes_vs_sgd.predictive import predictive as estimated
 
-    run = free.ladders[0]
-    seen = estimated(bvs.Posterior(model), run.particles, run.weights).losses[few] - 0.5 * np.log(2 * np.pi)
-    assert np.abs(seen - predictive).max() < 1e-3  # the terms differ by 1e-4 between replicates
+    seen = [estimated(bvs.Posterior(model), run.particles, run.weights).losses[few] for run in free.ladders]
+    off = np.mean(seen, axis=0) - 0.5 * np.log(2 * np.pi) - predictive
+    # All examples see the same error of the posterior's moments: six standard errors of the worst.
+    assert np.abs(off).max() < 6 * np.std(seen, axis=0, ddof=1).max() / np.sqrt(len(seen)) < 4e-3
 
 
 @pytest.mark.exact
@@ -95,7 +96,7 @@ def test_the_fit_recovers_a_ladder_of_the_asymptotic_form():
     asymptotic = np.where(scale > 5, 3.5 - 1 / np.log(np.maximum(scale, 5)), 1.0)
     mean = -(best + asymptotic / np.maximum(t, 1e-9))
     variance = np.gradient(mean, t)
-    run = Ladder(0.0, t, mean, variance, t[:-1], t[:-1], 0.0, np.zeros((1, 1)), np.ones(1))
+    run = Ladder(0.0, t, mean, variance, *3 * [t[:-1]], np.zeros((1, 1, 1)), 0.0, np.zeros((1, 1)), np.ones(1))
     value, multiplicity, change, _ = learning_coefficient_and_multiplicity(run, beta, n, best, np.inf)
     assert value == pytest.approx(3.5, abs=1e-3)
     assert multiplicity == pytest.approx(2, abs=1e-2)
