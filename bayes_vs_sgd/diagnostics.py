@@ -32,7 +32,9 @@ class Quality:
 
 
 def finite_or_none(content: Any) -> Any:
-    """Plain values in which not-a-number and infinity are None, as JSON has neither."""
+    """Plain values, objects by their ``to_json``, in which not-a-number and infinity are None, as JSON has neither."""
+    if hasattr(content, "to_json"):
+        return finite_or_none(content.to_json())
     if isinstance(content, dict):
         return {k: finite_or_none(v) for k, v in content.items()}
     if isinstance(content, list | tuple):

@@ -57,7 +57,7 @@ class AuditAlong:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return finite_or_none({"settings": self.settings, "along": [place.to_json() for place in self.places]})
+        return finite_or_none({"settings": self.settings, "along": self.places})
 
 
 def audit_along(

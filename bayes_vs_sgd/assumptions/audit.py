@@ -64,11 +64,7 @@ class Audit:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        content = {"dynamics": self.dynamics, "settings": self.settings, "comparison": self.comparison.to_json()}
-        content |= {
-            name: [entry.to_json() for entry in getattr(self, name)] for name in ("assumptions", "repairs", "models")
-        }
-        return finite_or_none(content | {"missing": self.missing, "reason": self.reason})
+        return finite_or_none({name: getattr(self, name) for name in self.__dataclass_fields__})
 
 
 def audit(

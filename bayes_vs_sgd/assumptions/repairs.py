@@ -14,7 +14,7 @@ import numpy as np
 
 from ..comparison.compare import Comparison
 from ..comparison.run import OutOfTime, Study, Walk
-from ..comparison.verdict import DETECTABLE, INCONCLUSIVE, MATCH, MISMATCH, NO_VERDICT, UNRESOLVED
+from ..comparison.verdict import MATCHES, MISMATCH, NO_VERDICT, OPEN
 from ..dynamics import GaussianNoise, Minibatch, Optimizer
 from ..dynamics.gradients import Gradient
 from ..dynamics.white_noise import WhiteNoise
@@ -146,7 +146,7 @@ def decided(study: Study, label: str, walk: Walk, deadline: float, settling: flo
             if found is None:
                 raise
             break
-        if found.verdict not in (INCONCLUSIVE, UNRESOLVED) or time.monotonic() > deadline:
+        if found.verdict not in OPEN or time.monotonic() > deadline:
             break
     assert found is not None
     return found
@@ -176,7 +176,7 @@ def interventions(study: Study, dynamics: Optimizer, plain: str, deadline: float
         except OutOfTime:
             missing.append(label if len(chosen) > 1 else f"{label} alone")
             return False
-        return tried[-1].comparison.verdict in (MATCH, DETECTABLE)
+        return tried[-1].comparison.verdict in MATCHES
 
     # White noise of one size is Gaussian and has every direction; batches, and their order, have no part in it.
     smallest = tuple(name for name in names if name not in ("central limit", "independent batches", "non-degeneracy"))
@@ -197,7 +197,7 @@ def interventions(study: Study, dynamics: Optimizer, plain: str, deadline: float
 def reason(plain: Comparison, found: Interventions | None) -> str:
     """The one sentence: what has to be repaired for the law to be the posterior."""
     name, seeds = plain.dynamics, plain.num_seeds
-    if plain.verdict in (MATCH, DETECTABLE):
+    if plain.verdict in MATCHES:
         return f"{name} samples the tempered posterior within the margins: nothing needs repair"
     if plain.verdict == NO_VERDICT:
         return f"{name}: {plain.reason}"

@@ -28,10 +28,9 @@ from .refusals import check_observables, check_runs
 from .spectrum import Spectrum
 from .stationarity import is_ensemble, law, unsettled
 from .temperature import SteinTerms, matched_scale
-from .whole_law import ensemble_scores, global_tests
+from .whole_law import EnsembleScores, ensemble_scores, global_tests
 
 LOST_LIMIT = 0.01
-OPEN = (rules.INCONCLUSIVE, rules.UNRESOLVED)
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        content = {k: getattr(self, k) for k in self.__dataclass_fields__}
-        content["spectrum"] = None if self.spectrum is None else self.spectrum.to_json()
-        content["reference"] = None if self.reference is None else self.reference.to_json()
-        content["effects"] = [e.to_json() for e in self.effects]
-        content["tests"] = [t.to_json() for t in self.tests]
-        content["distances"] = [d.to_json() for d in self.distances]
-        return finite_or_none(content)
+        return finite_or_none({k: getattr(self, k) for k in self.__dataclass_fields__})
 
     def _repr_html_(self) -> str:
         from ..report.notebook import comparison_html
@@ -100,6 +93,7 @@ def compare(
     inverse_temperature: dict[str, float | None] | None = None,
     fitted: bool = False,
     margins: Margins = MARGINS,
+    scores: EnsembleScores | None = None,
     scale: float | None = None,
     least_loss: float | None = None,
 ) -> Comparison:
@@ -125,7 +119,9 @@ def compare(
     fitted
         Whether the reference's temperature was fitted to the run: then the global tests ask whether any temperature fits.
     margins
-        Differences that do not matter, by kind of effect (``effects.margins``).
+        Differences that do not matter, by kind of effect (``margins.py``).
+    scores
+        Those of the ensemble, where they are known already: they do not depend on the temperature.
     scale
         n beta at which the learning coefficient is printed; the reference's by default.
     least_loss
@@ -153,21 +149,13 @@ def compare(
     effects: list[Effect] = []
     tests: list[GlobalTest] = []
     if len(tested) >= 2 and (judged is None or judged.ess_min > 0):
-        seen = ensemble_scores(tree, target, chosen) if ensemble else None
+        seen = (scores or ensemble_scores(tree, target, chosen)) if ensemble else None
         if reference is not None:
             effects = observed_effects(tree, reference, chosen, tested, margins)
         if seen is not None:
             effects += log_temperatures(seen.terms, chosen, tested, float(target.scale), margins, reference is None)
         tests = global_tests(tree, reference, target, tested, list(chosen), seen, fitted, margins)
-    groups: dict[str, str | None] = dict.fromkeys(rules.GROUPS, rules.NO_VERDICT)
-    if effects:
-        groups = rules.verdicts(effects)
-    if reference is None:
-        groups = {k: rules.INCONCLUSIVE if v == rules.MATCH else v for k, v in groups.items()}
-    verdict = rules.overall(groups, tests)
-    why = rules.reason(effects, groups, verdict, len(tested), tests) if effects else ""
-    if reference is None and all(e.inside for e in effects):
-        why = "every temperature is within its margin, but only draws of a reference can show a match"
+    groups, verdict, why = _verdicts(effects, tests, len(tested), reference is None)
     if constant:
         why += f" ({', '.join(constant)}: constant under the posterior, left out)"
     moving = unsettled(tree, list(chosen), margins) if effects else None
@@ -180,12 +168,7 @@ def compare(
     if inverse_temperature is None:
         inverse_temperature = dict.fromkeys(("theory", "fitted", "fitted_standard_error"))
         inverse_temperature["used"] = float(target.inverse_temperature)
-    matched = (None, None)
-    if effects and reference is not None:
-        losses = law(tree, "loss"), Sample(scalar_draws(reference, "loss"), False)
-        matched = matched_scale(*losses, float(target.scale))
-    at_energy = [None if value is None else value / target.model.num_examples for value in matched]
-    inverse_temperature |= {"matched": at_energy[0], "matched_standard_error": at_energy[1]}
+    beside = reference if effects else None
     factor = float(target.scale) if scale is None else scale
     return Comparison(
         dynamics=name or manifest["dynamics"]["name"],
@@ -196,7 +179,7 @@ def compare(
         num_steps=int(tree.attrs["num_steps"]),
         num_seeds=len(tested),
         chains_lost=lost,
-        inverse_temperature=inverse_temperature,
+        inverse_temperature=inverse_temperature | _matched(tree, beside, target),
         reference=judged,
         effects=effects,
         tests=tests,
@@ -204,8 +187,8 @@ def compare(
         verdicts=groups,
         verdict=verdict,
         reason=why,
-        seeds_needed=rules.seeds_needed(effects, len(tested)) if verdict in OPEN else None,
-        distances=distances(tree, reference, list(chosen), tested) if effects and reference is not None else (),
+        seeds_needed=rules.seeds_needed(effects, len(tested)) if verdict in rules.OPEN else None,
+        distances=() if beside is None else distances(tree, beside, list(chosen), tested),
         held_out=None if gate or reference is None else held_out_prediction(tree, reference, target),
     )
 
@@ -214,27 +197,22 @@ def observed_effects(
     tree: xr.DataTree, reference: xr.DataTree, chosen: dict[str, Observable], tested: np.ndarray, margins: Margins
 ) -> list[Effect]:
     """Location and scale of every primary observable beside the reference's."""
-    ensemble, found = is_ensemble(tree), []
+    found = []
     for label, item in chosen.items():
-        draws = scalar_draws(tree, label)[tested]
-        sample, other = (
-            Sample(draws[:, -1:] if ensemble else draws, ensemble),
-            Sample(scalar_draws(reference, label), False),
-        )
-        found += location_and_scale(label, str(item.group), sample, other, margins)
+        other = Sample(scalar_draws(reference, label), False)
+        found += location_and_scale(label, str(item.group), law(tree, label, tested), other, margins)
     return found
 
 
 def distances(tree: xr.DataTree, reference: xr.DataTree, names: list[str], tested: np.ndarray) -> list[Distance]:
     """Total variation over the primary observables together, at least, and Wasserstein's distance of each."""
-    ensemble, found = is_ensemble(tree), []
-    last = slice(-1, None) if ensemble else slice(None)
-    ours = {name: scalar_draws(tree, name)[tested, last] for name in names}
-    theirs = {name: scalar_draws(reference, name) for name in names}
-    if len(tested) >= 4 and len(theirs[names[0]]) >= 4:
-        stacked = [np.stack(list(side.values()), axis=-1) for side in (ours, theirs)]
-        found.append(total_variation(stacked[0], stacked[1], ensemble))
-    return found + [wasserstein(name, Sample(ours[name], ensemble), Sample(theirs[name], False)) for name in names]
+    ours = [law(tree, name, tested) for name in names]
+    theirs = [Sample(scalar_draws(reference, name), False) for name in names]
+    found = [wasserstein(name, *pair) for name, *pair in zip(names, ours, theirs, strict=True)]
+    if min(len(tested), len(theirs[0].values)) < 4:  # the classifier learns on half of the chains
+        return found
+    our_draws, their_draws = (np.stack([s.values for s in side], axis=-1) for side in (ours, theirs))
+    return [total_variation(our_draws, their_draws, ours[0].independent), *found]
 
 
 def log_temperatures(
@@ -257,6 +235,30 @@ def log_temperature(label: str, group: str, terms: SteinTerms, scale: float, mar
     found, error = terms.scale()
     value = np.log(scale / found) if found > 0 else np.nan
     return Effect(label, group, "log_temperature", float(value), error / abs(found), margins["log_temperature"])
+
+
+def _verdicts(
+    effects: list[Effect], tests: list[GlobalTest], num_seeds: int, scores_alone: bool
+) -> tuple[dict[str, str | None], str, str]:
+    """Verdicts by group and of all, and their reason; without draws of a reference none of them is a match."""
+    groups: dict[str, str | None] = (
+        rules.verdicts(effects) if effects else dict.fromkeys(rules.GROUPS, rules.NO_VERDICT)
+    )
+    if scores_alone:
+        groups = {k: rules.INCONCLUSIVE if v == rules.MATCH else v for k, v in groups.items()}
+    verdict = rules.overall(groups, tests)
+    if scores_alone and all(e.inside for e in effects):
+        return groups, verdict, "every temperature is within its margin, but only draws of a reference can show a match"
+    return groups, verdict, rules.reason(effects, groups, verdict, num_seeds, tests) if effects else ""
+
+
+def _matched(tree: xr.DataTree, reference: xr.DataTree | None, target: Posterior) -> dict[str, float | None]:
+    """The inverse temperature at which the mean losses agree, and its standard error; none without a reference."""
+    found: tuple[float | None, float | None] = (None, None)
+    if reference is not None:
+        found = matched_scale(law(tree, "loss"), Sample(scalar_draws(reference, "loss"), False), float(target.scale))
+    betas = [None if value is None else value / target.model.num_examples for value in found]
+    return dict(zip(("matched", "matched_standard_error"), betas, strict=True))
 
 
 def _excess(loss: Sample, target: Posterior, factor: float, least_loss: float | None) -> dict[str, float | None]:

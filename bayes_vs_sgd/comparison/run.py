@@ -18,14 +18,14 @@ from ..errors import InputError, nearest
 from ..given import Given, from_positions, read_positions, site_values
 from ..model import Model
 from ..posterior import Posterior
-from ..results import whole
+from ..results import final_positions, whole
 from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
 from .compare import Comparison, compare, primary
 from .spectrum import DEGENERATE, STEP, Spectrum, spectrum_at_minimum, temperature_spectrum, unit_scale
 from .stationarity import hopeless, is_ensemble, unsettled
 from .temperature import reference_scale
-from .whole_law import ensemble_scores
+from .whole_law import EnsembleScores, ensemble_scores
 
 MOMENTUM = 0.9
 MAX_DOUBLINGS = 6
@@ -244,7 +244,9 @@ class Study:
         theory = reference_scale(dynamics, target, self.minimum.position) if noisy else None
         fitting = dynamics.law == "none" and self.settings.inverse_temperature is None
         fitting = fitting and (is_ensemble(tree) if given else self.theory is not None)
-        fitted, error = self.fitted_scale(tree, target, slice(0, None, 2) if fitting else slice(None))
+        kept = np.flatnonzero(final_positions(tree)[1])[:: 2 if fitting else 1]
+        seen = ensemble_scores(tree, target, self.chosen) if len(kept) >= 2 else None
+        fitted, error = fitted_scale(seen, kept)
         used, seeds, chosen = self.scale, slice(None), False
         if given and self.settings.inverse_temperature is None:
             used = float(self.model.num_examples)
@@ -264,19 +266,12 @@ class Study:
             inverse_temperature={k: None if v is None else v / num_examples for k, v in temperature.items()},
             fitted=chosen,
             margins=self.settings.margins,
+            scores=seen,
             scale=self.scale,
             least_loss=self.minimum.loss,
         )
         self.rest_seconds = max(self.rest_seconds, time.monotonic() - ran)
         return compared
-
-    def fitted_scale(self, tree: xr.DataTree, target: Posterior, seeds: slice) -> tuple[float | None, float | None]:
-        """Return n beta fitted to some seeds by Stein's identity along grad L, and its standard error; None for no number."""
-        kept = np.flatnonzero(tree["final_position"].to_dataset()["lost_at_step"].values < 0)[seeds]
-        if len(kept) < 2:
-            return None, None
-        fitted, error = ensemble_scores(tree, target, self.chosen).terms["loss"].subset(kept).scale()
-        return (fitted, error) if np.isfinite(fitted) and np.isfinite(error) else (None, None)
 
     def run(self) -> Iterator[Comparison]:
         """Yield the comparisons one by one."""
@@ -311,3 +306,11 @@ class Study:
 
     def _folder(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / name
+
+
+def fitted_scale(seen: EnsembleScores | None, seeds: np.ndarray) -> tuple[float | None, float | None]:
+    """Return n beta fitted to some seeds by Stein's identity along grad L, and its standard error; None for no number."""
+    if seen is None:
+        return None, None
+    fitted, error = seen.terms["loss"].subset(seeds).scale()
+    return (fitted, error) if np.isfinite(fitted) and np.isfinite(error) else (None, None)

@@ -81,9 +81,10 @@ def surviving(tree: xr.DataTree, name: str) -> np.ndarray:
     return scalar_draws(tree, name)[kept]
 
 
-def law(tree: xr.DataTree, name: str) -> Sample:
-    """Draws of a scalar observable: of an ensemble the last one of each chain, else all; lost chains are left out."""
-    ensemble, draws = is_ensemble(tree), surviving(tree, name)
+def law(tree: xr.DataTree, name: str, chains: np.ndarray | None = None) -> Sample:
+    """Draws of a scalar observable: of an ensemble the last one of each chain, else all; of the chains not lost by default."""
+    ensemble = is_ensemble(tree)
+    draws = surviving(tree, name) if chains is None else scalar_draws(tree, name)[chains]
     return Sample(draws[:, -1:] if ensemble else draws, ensemble)
 
 

@@ -12,6 +12,8 @@ from .embedding import GlobalTest
 
 MATCH, DETECTABLE, MISMATCH = "match", "match-within-margins", "mismatch"
 UNRESOLVED, INCONCLUSIVE, NO_VERDICT = "different-size-unresolved", "inconclusive", "no-verdict"
+MATCHES, OPEN = (MATCH, DETECTABLE), (INCONCLUSIVE, UNRESOLVED)
+"""Within the margins; and what more seeds would decide."""
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -95,7 +97,7 @@ def reason(
     if verdict == DETECTABLE:
         seen = ", ".join(f"{t.name} p = {t.p_holm:.2g}" for t in tests if t.p_holm < LEVEL)
         return f"every effect is within its margin, but the laws are not identical ({seen})"
-    if verdict in (INCONCLUSIVE, UNRESOLVED):
+    if verdict in OPEN:
         wide = [e for e in effects if not e.inside]
         needed = seeds_needed(effects, num_seeds)
         advice = (
@@ -112,7 +114,7 @@ def reason(
     if hot:
         spread = max(e.value for e in temperatures) - min(e.value for e in temperatures)
         ratios = ", ".join(f"{e.observable} {np.exp(e.value):.2f}" for e in temperatures)
-        word = "anisotropy" if spread > 2 * MARGIN_OF_ONE_TEMPERATURE else "temperature"
+        word = "anisotropy" if spread > 2 * hot[0].margin else "temperature"
         parts.append(f"{word}: mode temperature over the reference's: {ratios}")
     for group in GROUPS:
         worst = [e for e in beyond if e.group == group and e.kind != "log_temperature"]
@@ -122,7 +124,6 @@ def reason(
     return "; ".join(parts)
 
 
-MARGIN_OF_ONE_TEMPERATURE = 0.2
 WORDS = {"function": "function", "geometry": "flat directions", "off_data": "off the data"}
 
 

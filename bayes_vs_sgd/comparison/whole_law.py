@@ -10,9 +10,10 @@ from ..margins import MARGINS, Margins
 from ..observables import Observable
 from ..posterior import Posterior
 from ..results import final_positions
-from .effects import Sample, heavy_tailed, scalar_draws, statistics_of
+from .effects import heavy_tailed, scalar_draws, statistics_of
 from .embedding import GlobalTest
 from .global_tests import MOST_ITEMS, adjusted, ksd, least_changes, mmd, stein
+from .stationarity import law
 from .temperature import Scores, SteinTerms, scores, stein_terms
 
 MOST_PARAMETERS = 2000
@@ -65,20 +66,16 @@ def global_tests(
     key
         Seed of the bootstrap.
 
-    Returns
-    -------
-    list of GlobalTest
-        None of them where chains are fewer than two.
     """
     seeds = tested[:MOST_ITEMS]
     rng = np.random.default_rng(key)
     found: list[GlobalTest] = []
     tilts = None if ensemble is None else _changes(tree, seeds, names, margins)
     if reference is not None:
-        draws = np.stack([scalar_draws(tree, name)[seeds] for name in names], axis=-1)
+        draws = np.stack([law(tree, name, seeds).values for name in names], axis=-1)
         others = np.stack([scalar_draws(reference, name) for name in names], axis=-1)
         energy = scalar_draws(reference, "loss") if fitted else None
-        found.append(mmd(draws[:, -1:] if ensemble is not None else draws, others, rng, energy, tilts))
+        found.append(mmd(draws, others, rng, energy, tilts))
     if ensemble is not None:
         scale, terms, at = float(target.scale), ensemble.terms.values(), ensemble.scores
         prior, loss = (np.stack([getattr(t, side)[seeds] for t in terms], axis=1) for side in ("prior", "loss"))
@@ -92,7 +89,7 @@ def _changes(tree: xr.DataTree, seeds: np.ndarray, names: Iterable[str], margins
     """Changes of the seeds' weights (q, s) that move location or scale of one observable by its margin."""
     moves = []
     for name in names:
-        sample = Sample(scalar_draws(tree, name)[seeds, -1:], True)
+        sample = law(tree, name, seeds)
         heavy = heavy_tailed(sample, sample)
         (_, place), (log_scale, scale) = (statistic() for statistic in statistics_of(sample, heavy))
         if np.isfinite(log_scale):

@@ -19,6 +19,7 @@ from ..comparison.control import Control
 from ..comparison.run import Study
 from ..comparison.spectrum import Spectrum
 from ..comparison.stationarity import has_path
+from ..comparison.verdict import MATCHES
 from ..free_energy import FreeEnergy
 from ..learning_coefficient import LearningCoefficient
 from ..model import Model
@@ -80,7 +81,7 @@ def sentence(comparisons: Sequence[Comparison]) -> str:
     }
     parts = [text.format(listed(by[verdict])) for verdict, text in said.items() if verdict in by]
     answer = "; ".join(parts) + "."
-    if not {"match", "match-within-margins"} & set(by):
+    if not set(MATCHES) & set(by):
         answer = answer.replace("is not", "is not the tempered posterior", 1)
     return answer[0].upper() + answer[1:]
 
