@@ -81,7 +81,7 @@ def tempered(
 
 
 def _replicate(target: Posterior, key: Array, num_particles: int, num_moves: int, target_ess: float) -> Ladder:
-    run = _tempered(target, num_particles, jnp.asarray(num_moves), jnp.asarray(target_ess, float), key)
+    run = run_tempered(target, num_particles, jnp.asarray(num_moves), jnp.asarray(target_ess, float), key)
     found = {name: np.asarray(value, float) for name, value in run.items()}
     count = int(found.pop("num_stages"))
     lengths = {"tempering": count + 1, "mean": count + 1, "variance": count + 1, "acceptance": count, "memory": count}
@@ -105,9 +105,10 @@ def _observe(target: Posterior, particles: Array, item: Any) -> Array:
 
 
 @eqx.filter_jit
-def _tempered(
+def run_tempered(
     target: Posterior, num_particles: int, num_moves: Array, target_ess: Array, key: Array
 ) -> dict[str, Array]:
+    """Run one replicate in one compiled call: the fields of a ``Ladder``, and ``num_stages``, its length."""
     model, beta = target.model, target.inverse_temperature
 
     def log_prior(vector):
