@@ -1,8 +1,8 @@
 r"""Geweke's joint test: a kernel of the tempered posterior and redrawn data together leave the prior as it is.
 
 Parameters come from the prior, data from them with noise variance sigma^2 / beta; then in turn the kernel moves the
-parameters and the data are drawn anew. The joint law stays, and with it the prior of the parameters, whose moments are known (Geweke 2004). The
-chains are independent: Student's t on their means.
+parameters and the data are drawn anew. The joint law stays, and with it the prior of the parameters, whose moments
+are known (Geweke 2004). The chains are independent: Student's t on their means.
 """
 
 import equinox as eqx

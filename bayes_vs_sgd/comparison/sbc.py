@@ -5,8 +5,8 @@ r"""Simulation-based calibration: does a sampler sample the posterior of a model
 If the last law is right, the rank of :math:`f(\theta_0, y)` among the :math:`f(\theta_l, y)` is uniform on 0 ... L, for every
 function f (Talts et al. 2018, arXiv 1804.06788); one that depends on the data, such as the log likelihood, sees what those of
 the parameters cannot (Modrak et al. 2023). Here f is each primary observable, of which the loss is one. At an inverse temperature
-beta the noise of the observations has the variance sigma^2 / beta, which makes their likelihood the tempered one up to a constant;
-that holds for normal noise only.
+beta the noise of the observations has the variance sigma^2 / beta, which makes their likelihood the tempered one up to a
+constant; that holds for normal noise only.
 
 Data are leaves of the target, so that all simulations are one compiled call.
 """
