@@ -178,7 +178,7 @@ def enough_moves(
 
 
 def _replicate(path: Path, key: Array, num_particles: int, num_moves: int, target_ess: float) -> Ladder:
-    run = _tempered(path, num_particles, jnp.asarray(num_moves), jnp.asarray(target_ess, float), key)
+    run = run_tempered(path, num_particles, jnp.asarray(num_moves), jnp.asarray(target_ess, float), key)
     found = {name: np.asarray(value, float) for name, value in run.items()}
     count = int(found.pop("num_stages"))
     lengths = {name: count + (name in AT_ENDS) for name in (*AT_ENDS, *WITHIN)}
@@ -202,7 +202,9 @@ def _observe(target: Posterior, particles: Array, item: Any) -> Array:
 
 
 @eqx.filter_jit
-def _tempered(path: Path, num_particles: int, num_moves: Array, target_ess: Array, key: Array) -> dict[str, Array]:
+def run_tempered(path: Path, num_particles: int, num_moves: Array, target_ess: Array, key: Array) -> dict[str, Array]:
+    """Run one replicate in one compiled call: the fields of a ``Ladder``, and ``num_stages``, its length."""
+
     def log_likelihood(vector):
         return -path.energy(vector)
 

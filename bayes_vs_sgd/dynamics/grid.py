@@ -58,16 +58,13 @@ class Grid(Dynamics):
         draws = np.asarray(jax.vmap(lambda k: target.flat(target.model.sample_prior(k)))(keys), float)
         margin = np.ptp(draws, axis=0) / 2 + 1e-3
         lower, upper = draws.min(axis=0) - margin, draws.max(axis=0) + margin
-        log_density = eqx.filter_jit(
-            lambda points, t: jax.lax.map(lambda x: t.log_density(t.unflat(x)), points, batch_size=4096)
-        )
         per_axis = round(self.num_points ** (1 / dimension))
 
         def tabulate(lower, upper):
             width = (upper - lower) / per_axis
             axes = [lower[i] + width[i] * (np.arange(per_axis) + 0.5) for i in range(dimension)]
             points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, dimension)
-            values = np.asarray(log_density(jnp.asarray(points, float), target), float)
+            values = np.asarray(_log_densities(target, jnp.asarray(points, float)), float)
             return width, points, np.where(np.isfinite(values), values, -np.inf)
 
         for _ in range(2):
@@ -111,3 +108,8 @@ class Grid(Dynamics):
     def settings(self) -> dict[str, Any]:
         """Number of cells."""
         return {"num_points": self.num_points}
+
+
+@eqx.filter_jit
+def _log_densities(target: Posterior, points: Array) -> Array:
+    return jax.lax.map(lambda x: target.log_density(target.unflat(x)), points, batch_size=4096)

@@ -1,0 +1,112 @@
+r"""Does each sampler sample the posterior of each model? Ranks of the truth among draws, on data drawn from the prior.
+
+    python analyses/simulation_based_calibration.py
+
+For every model family at a small size and every sampler that suits it: parameters from the prior, data from them, draws from the
+sampler, and the rank of the truth's primary observables (the loss, which is the log likelihood, map coordinates, norms) among
+those of the draws. Ranks are uniform if the sampler is right. The last panel is Langevin dynamics with a step too large, which is
+wrong: its variance is 1 / (1 - step x precision / 2) times the posterior's.
+
+Writes the figure, its numbers, and, where these stay in this folder, the record that the library ships.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from arviz_stats.ecdf_utils import ecdf_pit
+from matplotlib.figure import Figure
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.cli import prepare_jax
+from bayes_vs_sgd.comparison import sbc
+from bayes_vs_sgd.comparison.effects import LEVEL
+from bayes_vs_sgd.comparison.sbc import Chain, Particles
+from bayes_vs_sgd.report.figures import COLOURS, GREY, OTHERS, new_figure, write_analysis
+
+HERE = Path(__file__).parent
+MODELS = {
+    "linear_regression": {"covariance": (2.0, 0.5)},
+    "deep_linear": {"widths": (2, 2, 2), "spectrum": (1.0,), "unseen_inputs": 0, "noise": 1.0},
+    "product": {"depth": 2, "target": 1.0},
+    "diagonal_linear": {"teacher": (1.0, 0.5)},
+    "tanh_network": {"widths": (1, 2, 1), "noise": 0.5},
+    "polynomial": {"label_noise": 1.0},
+}
+NUM_EXAMPLES = 16
+BIASED = "sgld, step too large"
+SAMPLERS: dict[str, Callable[[bvs.Model], Chain | Particles]] = {
+    "gibbs": lambda model: Chain(model.exact_sampler, 100, 5),
+    "nuts": lambda model: Chain(bvs.NUTS(), 200, 4),
+    "smc": lambda model: Particles(num_particles=256, num_moves=5),
+    "grid": lambda model: Chain(bvs.Grid(num_points=2 ** (14 if model.num_parameters == 1 else 19)), 0, 1),
+    BIASED: lambda model: Chain(bvs.SGLD(0.04), 100, 10),  # precision 33: the variance is 2.9 times too large
+}
+CASES = [(model, sampler) for model in MODELS for sampler in ("nuts", "smc")]
+CASES += [(model, "gibbs") for model in ("linear_regression", "deep_linear", "product")]
+CASES += [("product", "grid"), ("polynomial", "grid"), ("linear_regression", BIASED)]
+CASES.remove(("polynomial", "nuts"))  # which cannot cross between its wells
+CASES.sort(key=lambda case: (case[1] == BIASED, list(MODELS).index(case[0])))
+
+
+def main() -> None:
+    """Measure, draw, write."""
+    parser = argparse.ArgumentParser(description="Simulation-based calibration of every model family and sampler.")
+    parser.add_argument("--num-simulations", type=int, default=256, help="data sets of each case")
+    parser.add_argument("--cases", type=int, nargs="*", default=range(len(CASES)), help="numbers of the cases, all")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
+    arguments = parser.parse_args()
+    prepare_jax([])
+    numbers = []
+    for index in arguments.cases:
+        numbers.append(measure(*CASES[index], index, arguments.num_simulations))
+        print(*(v for k, v in numbers[-1].items() if k != "counts"), flush=True)
+        write(numbers, arguments.out)
+
+
+def measure(name: str, sampler: str, key: int, num_simulations: int) -> dict:
+    """Calibrate one sampler on one model."""
+    path = HERE.parent / "models" / f"{name}.py"
+    model = bvs.load_model(path, num_examples=NUM_EXAMPLES, num_held_out=2, **MODELS[name])
+    found = sbc.calibrate(bvs.Posterior(model), SAMPLERS[sampler](model), key, num_simulations)
+    counts = {observable: found.counts(observable, found.num_draws + 1).tolist() for observable in found.ranks}
+    about = {"model": name, "sampler": sampler, "num_simulations": num_simulations}
+    return about | {"p": found.p, "p_values": found.p_values, "counts": counts}
+
+
+def write(numbers: list[dict], out: Path) -> None:
+    """Write the figure, its numbers, and the record of the library."""
+    write_analysis(out, "simulation_based_calibration", numbers, draw(numbers))
+    if out == HERE:
+        sbc.PATH.write_text(json.dumps(sbc.summary([n for n in numbers if n["sampler"] != BIASED]), indent=1) + "\n")
+
+
+def draw(numbers: list[dict]) -> Figure:
+    """Distribution functions of the ranks less the uniform one, with a band that holds all curves of a panel at 95 %."""
+    columns = 5
+    rows = -(-len(numbers) // columns)
+    figure = new_figure(11.5, 2.1 * rows + 0.4)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    rng = np.random.default_rng(0)
+    for axes in panels[len(numbers) :]:
+        axes.remove()
+    for axes, case in zip(panels, numbers, strict=False):
+        total = len(next(iter(case["counts"].values())))
+        for colour, counts in zip((*COLOURS, *OTHERS), case["counts"].values(), strict=False):
+            ranks = (np.repeat(np.arange(total), counts) + rng.random(sum(counts))) / total
+            level = 1 - LEVEL / len(case["counts"])
+            x, found, low, high = ecdf_pit(ranks, level, 1000, rng=rng)
+            axes.plot(x, found - x, color=colour, lw=1)
+        axes.fill_between(x, low - x, high - x, color=GREY, alpha=0.25, lw=0)
+        axes.axhline(0, color=GREY, lw=0.6)
+        axes.set_title(f"{case['model'].replace('_', ' ')}\n{case['sampler']}: p = {case['p']:.2g}", fontsize="small")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("rank of the truth among the draws", fontsize="small")
+    figure.supylabel("distribution less the uniform one", fontsize="small")
+    return figure
+
+
+if __name__ == "__main__":
+    main()
