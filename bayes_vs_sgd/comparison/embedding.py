@@ -1,4 +1,4 @@
-r"""Is a mean of features zero? The wild bootstrap that all global tests share.
+r"""Is a mean of features zero? The wild bootstrap that the kernel tests share.
 
 Independent items (a seed, a whole Markov chain) have features :math:`\xi_i` in a Hilbert space, known by their Gram matrix
 :math:`G_{ij} = \langle \xi_i, \xi_j \rangle`, and weights :math:`w_i`. The hypothesis is that the expectation of

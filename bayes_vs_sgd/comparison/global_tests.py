@@ -9,8 +9,9 @@ ksd      :math:`s(x) k(x, \cdot) + \nabla_x k(x, \cdot)`                     wei
 =======  ==================================================================  =====================================
 
 :math:`s = \nabla \log r - n \beta \nabla L` is the score of the posterior: the last two need no draws of it. Items are seeds of
-the ensemble and, in the first, whole chains of the reference; the bootstrap is that of ``embedding``. Where the temperature was
-fitted, the direction in which it moves the mean is projected out, and the hypothesis is that some temperature fits.
+the ensemble and, in the first, whole chains of the reference; the bootstrap of the two kernels is that of ``embedding``, that of
+the Stein identities in ``hotelling``. Where the temperature was fitted, the direction in which it moves the mean is projected
+out, and the hypothesis is that some temperature fits.
 
 Gretton et al. 2012 (MMD); Chwialkowski, Strathmann and Gretton 2016, Liu, Lee and Jordan 2016, Gorham and Mackey 2017 (KSD with
 the inverse multiquadric kernel).
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
 from .embedding import Embedding, GlobalTest, mean_test
+from .hotelling import mean_vector_test
 from .verdict import holm
 
 BANDWIDTHS = (2.0, 1.0, 0.5)
@@ -90,10 +92,9 @@ def stein(
     fitted: bool = False,
     influence: NDArray | None = None,
 ) -> GlobalTest:
-    r"""Hotelling's test of the Stein identities of a panel of fields g, bootstrapped.
+    r"""Hotelling's test of the Stein identities of a panel of fields g; see ``hotelling``.
 
-    The features of a seed are :math:`\Sigma^{-1/2}(\mathrm{div}\,g + g\cdot\nabla\log r - n\beta\, g\cdot\nabla L)`,
-    :math:`\Sigma` their covariance over the seeds.
+    The features of a seed are :math:`\mathrm{div}\,g + g\cdot\nabla\log r - n\beta\, g\cdot\nabla L`.
 
     Parameters
     ----------
@@ -104,14 +105,7 @@ def stein(
     rng, fitted, influence
         As for the others.
     """
-    values = prior - scale * loss
-    spread = np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), 1)
-    values, along = values / spread, scale * loss.mean(axis=0) / spread
-    size, axes, _ = np.linalg.svd(np.atleast_2d(np.cov(values.T)))
-    root = size[:, axes > 1e-8 * axes[0]] / np.sqrt(axes[axes > 1e-8 * axes[0]])
-    features, along = values @ root, along @ root
-    embedding = _ensemble(features @ features.T, (features @ along, float(along @ along)) if fitted else None)
-    return mean_test("stein", [embedding], rng, influence)
+    return mean_vector_test("stein", prior - scale * loss, rng, scale * loss if fitted else None, influence)
 
 
 def ksd(
