@@ -10,8 +10,9 @@ temperature) steps to move, are left to ``compare``; the prior's pull is in what
 
 All learning rates (and batch sizes, where noise is Gaussian) of a network are one run; what is cut off goes on where it was,
 panel by panel (``--folder``). The reason of a mismatch is the first repair in the map itself that makes a match: Gaussian noise
-of the same covariance, a quarter of the learning rate and of the batch (the same temperature), isotropic noise of the same trace;
-beside it stands what the audit says at the minimum. Writes the figure and its numbers beside this file.
+of the same covariance, a quarter of the learning rate and of the batch (the same temperature), isotropic noise of the same trace,
+noise of one size everywhere; beside it stands what the audit says at the minimum and where the runs end. Writes the figure and
+its numbers beside this file.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from rich.table import Table
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.assumptions import local
-from bayes_vs_sgd.assumptions.audit import preconditioner, rate_and_momentum
+from bayes_vs_sgd.assumptions.audit import constancy, preconditioner, rate_and_momentum
 from bayes_vs_sgd.assumptions.step_size import small_steps
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison import verdict as rules
@@ -41,10 +42,11 @@ from bayes_vs_sgd.comparison.compare import LOST_LIMIT, log_temperatures, observ
 from bayes_vs_sgd.comparison.temperature import SteinTerms
 from bayes_vs_sgd.comparison.whole_law import ensemble_scores
 from bayes_vs_sgd.curvature import gradient_noise, hessian_eigenvalues, reference_point
+from bayes_vs_sgd.dynamics.white_noise import WhiteNoise
 from bayes_vs_sgd.margins import MARGINS
 from bayes_vs_sgd.report.figures import COLOURS, new_figure, write_analysis
 from bayes_vs_sgd.results import final_positions, whole
-from bayes_vs_sgd.store import remembered
+from bayes_vs_sgd.store import write_file
 
 HERE = Path(__file__).parent
 MODELS = HERE.parent / "models"
@@ -97,6 +99,11 @@ KINDS = {
     "SGD": Kind(lambda rate, batch, n, c: bvs.SGD(rate, batch, objective="posterior"), True),
     "Gaussian noise, same covariance": plain(lambda batch, n: bvs.GaussianNoise(batch)),
     "isotropic noise, same trace": plain(lambda batch, n: bvs.IsotropicNoise(batch)),
+    "isotropic noise of one size": Kind(
+        lambda rate, batch, n, c: bvs.SGD(
+            rate, sampling=WhiteNoise.heating(2 * batch / (rate * c), rate), objective="posterior"
+        )
+    ),
     "label noise": plain(lambda batch, n: bvs.LabelNoise(np.sqrt(n / batch))),
     "SGD with momentum": Kind(
         lambda rate, batch, n, c: bvs.SGD(rate * (1 - MOMENTUM), batch, momentum=MOMENTUM, objective="posterior"), True
@@ -109,7 +116,7 @@ KINDS = {
 def main() -> None:
     """Measure what is not yet measured, draw, write."""
     parser = argparse.ArgumentParser(description="Map of when the law of SGD is a tempered posterior.")
-    parser.add_argument("--num-seeds", type=int, default=5000, help="independent runs of each cell")
+    parser.add_argument("--num-seeds", type=int, default=4000, help="independent runs of each cell")
     parser.add_argument("--networks", type=int, default=5, help="how many of the networks")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/map"), help="where cells are kept: a cut-off run goes on there"
@@ -121,8 +128,8 @@ def main() -> None:
     for column, (title, model) in enumerate(list(networks().items())[: arguments.networks]):
         place = Place(model, arguments.num_seeds)
         for row, (name, kind) in enumerate(KINDS.items()):
-            path = arguments.folder / f"{column}-{row}-{arguments.num_seeds}.npz"
-            found = json.loads(str(remembered(path, partial(written, place, kind))["cells"][0]))
+            path = arguments.folder / f"{column}-{row}-{arguments.num_seeds}.json"
+            found = kept(path, partial(place.cells, kind))
             cells += [{"network": title, "kind": name} | cell for cell in found]
             print(f"{title}; {name}: {', '.join(cell['verdict'] for cell in found)}", flush=True)
     for cell in cells:
@@ -131,9 +138,12 @@ def main() -> None:
     write_analysis(arguments.out, "when_is_sgd_bayesian", cells, draw(cells))
 
 
-def written(place: "Place", kind: Kind) -> dict[str, list[str]]:
-    """The cells of one kind, as an array can hold them."""
-    return {"cells": [json.dumps(place.cells(kind))]}
+def kept(path: Path, make: Callable[[], list[dict]]) -> list[dict]:
+    """What was found before, or is found now and written."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps(make(), indent=1))
+    return json.loads(path.read_text())
 
 
 class Place:
@@ -207,7 +217,7 @@ class Place:
             reference = self.posterior(used, CHAINS, **lengths, observables=sorted(self.chosen))
             for index, (value, error) in enumerate(fitted):
                 cell: dict = {"rate": float(rates[index]), "batch": int(batches[index])}
-                cell["audit"] = self.audit(kind, cell["rate"], cell["batch"])
+                cell["audit"] = self.audit(kind, cell["rate"], cell["batch"], ensembles[index])
                 cell |= dict.fromkeys(("temperature", "error")) | {
                     "verdict": rules.NO_VERDICT,
                     "worst": "runs are lost",
@@ -233,14 +243,14 @@ class Place:
             "worst": f"{worst.observable}: {rules.describe(worst)}",
         }
 
-    def audit(self, kind: Kind, rate: float, batch: int) -> list[str]:
-        """Assumptions that the audit finds broken at the minimum."""
+    def audit(self, kind: Kind, rate: float, batch: int, tree: xr.DataTree) -> list[str]:
+        """Assumptions that the audit finds broken at the minimum, and where the runs end."""
         dynamics = kind.make(rate / self.sharpness, batch, self.model.num_examples, self.noise)
         target = bvs.Posterior(self.model)
         root = preconditioner(target, dynamics, self.minimum)
         place = local.local(target, dynamics.gradient, self.minimum, root)
         held = [local.isotropy(place), small_steps(place, *rate_and_momentum(dynamics))]
-        held.append(local.central_limit(target, dynamics.gradient, self.minimum))
+        held += [local.central_limit(target, dynamics.gradient, self.minimum), constancy(target, dynamics, tree)]
         return [a.name for a in held if a.holds is False]
 
 
@@ -263,7 +273,9 @@ def reason(cell: dict, cells: list[dict]) -> str | None:
         (cell["kind"], slower, "small learning rate"),
     ]
     repairs += [("isotropic noise, same trace", place, "isotropy")]
+    repairs += [("isotropic noise of one size", place, "isotropy and one size")]
     repairs += [("isotropic noise, same trace", slower, "isotropy and small learning rate")]
+    repairs += [("isotropic noise of one size", slower, "isotropy, one size and small learning rate")]
     for kind, where, name in repairs:
         if found.get((kind, *where)) == rules.MATCH and (kind, where) != (cell["kind"], place):
             return name

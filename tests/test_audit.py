@@ -311,5 +311,5 @@ def test_the_product_with_the_noise_is_centred(x64):
     model = regression(np.ones((8, 1)), np.zeros(8))
     target, position = bvs.Posterior(model), {"w": jnp.asarray([3.0])}
     assert float(jnp.abs(local.noise_product(target, position, jnp.ones(1)))[0]) < 1e-12
-    assert local.noise_trace(target, bvs.Minibatch(batch_size=1), position) < 1e-12
+    assert local.noise_traces(target, bvs.Minibatch(batch_size=1), jax.tree.map(lambda x: x[None], position)) < 1e-12
     assert jax.tree.leaves(position)

@@ -233,14 +233,8 @@ def finite_variance(what: str, sample: np.ndarray, seed: int, independent: bool 
 
 def constancy(target: Posterior, dynamics: Optimizer, tree: xr.DataTree) -> Assumption:
     """Relative standard deviation of tr C over the law: a temperature needs noise of one size."""
-    positions = path.ended(tree)
-    chosen = {k: v[:NUM_PLACES] for k, v in positions.items()}
-    traces = np.array(
-        [
-            local.noise_trace(target, dynamics.gradient, {k: v[i] for k, v in chosen.items()})
-            for i in range(len(next(iter(chosen.values()))))
-        ]
-    )
+    places = {k: v[:NUM_PLACES] for k, v in path.ended(tree).items()}
+    traces = local.noise_traces(target, dynamics.gradient, places)
     value = traces.std(ddof=1) / traces.mean()
     left_out = np.array([np.delete(traces, i).std(ddof=1) / np.delete(traces, i).mean() for i in range(len(traces))])
     error = float(np.sqrt((len(traces) - 1) * left_out.var()))

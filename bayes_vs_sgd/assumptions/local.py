@@ -29,6 +29,7 @@ from .assumption import Assumption, judged, measured
 NUM_PROBES = 32
 """Random vectors beyond 2,000 parameters."""
 NUM_DRAWS = 20_000
+MOST_DRAWS_OF_A_TRACE = 1000
 """Gradients drawn where their covariance is not known from the examples."""
 MOST_NUMBERS = 4 * 10**7
 """Numbers in the gradients drawn at a position."""
@@ -184,13 +185,26 @@ def num_draws(target: Posterior) -> int:
     return int(np.clip(MOST_NUMBERS // target.model.num_parameters, 16, NUM_DRAWS))
 
 
-def noise_trace(target: Posterior, gradient: Gradient, position: Position, seed: int = 0) -> float:
-    """Tr Cov g_B: from all examples where it is C/B and there are not too many parameters, else of gradients drawn."""
-    if batch_size_of(gradient) is not None and target.model.num_parameters <= DENSE:
-        rows, batch = noise_rows(target, gradient, position)
-        return float(rows.var(axis=0).sum()) / batch
-    rows = noise_samples(target, gradient, position, seed, min(num_draws(target), 1000))
-    return float(np.mean(np.sum(rows**2, axis=1)))
+def noise_traces(target: Posterior, gradient: Gradient, positions: Position, seed: int = 0) -> Float[np.ndarray, " p"]:
+    """Tr Cov g_B at each of some positions: from all examples where it is C/B and parameters are few, else of gradients drawn."""
+    batch = batch_size_of(gradient) if target.model.num_parameters <= DENSE else None
+    if batch is not None:
+        return np.asarray(_example_traces(target.model, positions), float) / batch
+    number = min(num_draws(target), MOST_DRAWS_OF_A_TRACE)
+    return np.asarray(_drawn_traces(target, gradient, positions, jax.random.key(seed), number), float)
+
+
+@eqx.filter_jit
+def _example_traces(model, positions):
+    return jax.lax.map(lambda position: example_gradients(model, position).var(axis=0).sum(), positions)
+
+
+@eqx.filter_jit
+def _drawn_traces(target, gradient, positions, key, number):
+    def trace(position):
+        return _noise_samples(target, gradient, position, key, number).var(axis=0).sum()
+
+    return jax.lax.map(trace, positions)
 
 
 def isotropy(place: Local) -> Assumption:
