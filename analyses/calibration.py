@@ -27,7 +27,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import signal, stats
 
-from bayes_vs_sgd.comparison import calibration
+from bayes_vs_sgd.comparison import record
 from bayes_vs_sgd.comparison.compare import log_temperature
 from bayes_vs_sgd.comparison.effects import LEVEL, Effect, Sample, location_and_scale
 from bayes_vs_sgd.comparison.global_tests import adjusted, ksd, mmd, stein
@@ -79,7 +79,7 @@ def main() -> None:
         print(", ".join(str(v) for k, v in entry.items() if k != "interval"))
     write_analysis(arguments.out, "calibration", numbers, draw(numbers))
     if arguments.out == HERE:
-        calibration.PATH.write_text(json.dumps(calibration.summary(numbers), indent=1) + "\n")
+        record.TESTS.write_text(json.dumps(record.summary_of_tests(numbers), indent=1) + "\n")
 
 
 def measured(pool, function: Callable[[int], list[tuple[dict, bool]]], repetitions: int) -> list[dict]:

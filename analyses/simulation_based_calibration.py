@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.cli import prepare_jax
-from bayes_vs_sgd.comparison import sbc
+from bayes_vs_sgd.comparison import record, sbc
 from bayes_vs_sgd.comparison.effects import LEVEL
 from bayes_vs_sgd.comparison.sbc import Chain, Particles
 from bayes_vs_sgd.report.figures import COLOURS, GREY, OTHERS, new_figure, write_analysis
@@ -80,7 +80,8 @@ def write(numbers: list[dict], out: Path) -> None:
     """Write the figure, its numbers, and the record of the library."""
     write_analysis(out, "simulation_based_calibration", numbers, draw(numbers))
     if out == HERE:
-        sbc.PATH.write_text(json.dumps(sbc.summary([n for n in numbers if n["sampler"] != BIASED]), indent=1) + "\n")
+        right = [n for n in numbers if n["sampler"] != BIASED]
+        record.SAMPLERS.write_text(json.dumps(record.summary_of_samplers(right), indent=1) + "\n")
 
 
 def draw(numbers: list[dict]) -> Figure:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bayes_vs_sgd.comparison import sbc
+from bayes_vs_sgd.comparison import record
 from bayes_vs_sgd.comparison.verdict import holm
 from bayes_vs_sgd.margins import MARGINS
 
@@ -173,7 +173,22 @@ def test_samplers_are_calibrated_on_every_model_family():
     assert min(case["num_simulations"] for case in found) >= 256
     assert "sgld" in biased["sampler"]
     assert biased["p"] < 1e-6
-    assert sbc.record() == sbc.summary(found)
+    assert record.of_samplers() == record.summary_of_samplers(found)
+
+
+@pytest.mark.exact
+def test_the_tests_of_compare_err_as_often_as_they_say():
+    """Level and false match at most 7 %, true match at least 90 %, every alternative seen by some test with power over .8."""
+    found = json.loads((ANALYSES[0].parent / "calibration.json").read_text())
+    short = record.of_tests()
+    assert short == record.summary_of_tests(found)
+    assert short["repetitions"] >= 2000
+    assert max(short["level"].values()) <= 0.07
+    assert short["naive"] > 0.8
+    assert short["false_match"] <= 0.07
+    assert short["true_match"] >= 0.9
+    assert min(share for share, _ in short["power"].values()) > 0.8
+    assert len(short["power"]) == 6
 
 
 SIMULATED = {"linear_regression", "deep_linear", "product", "diagonal_linear", "tanh_network", "polynomial"}

@@ -50,6 +50,7 @@ def test_compare_writes_its_answer(capsys):
     assert found["reason"]
     assert found["seeds_needed"] is None  # it is decided
     assert answer["reference"]["passed"] is True
+    assert found["calibration"]["num_simulations"] >= 256
     before = sorted(p.name for p in Path("run").rglob("*"))
     assert run(["compare", DLN, "--dynamics", "sgd", *TOY, "--json", "again.json", "--resume", "run"]) == 0
     assert json.loads(Path("again.json").read_text()) == answer

@@ -7,6 +7,7 @@ import numpyro.distributions as dist
 import pytest
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.comparison import record
 
 pytestmark = pytest.mark.smoke
 
@@ -99,3 +100,12 @@ def test_without_a_reference_a_match_is_not_claimed(target):
     assert "only draws of a reference can show a match" in found.reason
     hot = bvs.compare(run, None, bvs.Posterior(target.model, 3.0))
     assert hot.verdict == "mismatch"
+
+
+def test_a_reference_whose_sampler_failed_on_simulated_data(target, reference, ensemble, monkeypatch):
+    assert bvs.compare(ensemble, reference, target).calibration is None
+    monkeypatch.setitem(target.model.facts, "path", "elsewhere/pairs.py")
+    monkeypatch.setattr(record, "of_samplers", lambda: {"pairs": {"grid": {"p": 1e-5, "num_simulations": 256}}})
+    found = bvs.compare(ensemble, reference, target)
+    assert found.verdict == "no-verdict"
+    assert found.reason == "Grid failed simulation-based calibration on this model family (p = 1e-05)"

@@ -19,6 +19,7 @@ from ..observables import Observable, available, select
 from ..posterior import Posterior
 from ..results import final_positions
 from ..start import value_shapes
+from . import record
 from . import verdict as rules
 from .distances import Distance, total_variation, wasserstein
 from .effects import Effect, Sample, location_and_scale, scalar_draws
@@ -35,7 +36,10 @@ LOST_LIMIT = 0.01
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found of one dynamics; ``effects`` and ``tests`` decide, the rest explains."""
+    """What was found of one dynamics; ``effects`` and ``tests`` decide, the rest explains.
+
+    ``calibration`` is what is on record of the reference's sampler on models from a file of this name; None for nothing.
+    """
 
     dynamics: str
     settings: dict[str, Any]
@@ -47,6 +51,7 @@ class Comparison:
     chains_lost: int
     inverse_temperature: dict[str, float | None]
     reference: Quality | None
+    calibration: dict[str, Any] | None
     effects: list[Effect]
     tests: list[GlobalTest]
     learning_coefficient: dict[str, float | None]
@@ -139,9 +144,10 @@ def compare(
     manifest = json.loads(tree.attrs["manifest"])
     chosen = primary(target, primary_observables)
     constant = check_observables(tree, reference, chosen, primary_observables is not None)
-    judged = None
+    judged = calibration = None
     if reference is not None:
         judged = quality(reference, json.loads(reference.attrs["manifest"])["dynamics"]["name"], list(chosen))
+        calibration = record.of_sampler(target.model, judged.dynamics)
     _, kept = final_positions(tree)
     lost = int((~kept).sum())
     ensemble = is_ensemble(tree)
@@ -161,7 +167,7 @@ def compare(
     moving = unsettled(tree, list(chosen), margins) if effects else None
     if moving:
         why = f"law at step {tree.attrs['num_steps']:,}, where {', '.join(moving)} may still depend on the start; {why}"
-    gate = _gate(judged, lost, kept.size)
+    gate = _gate(judged, calibration, lost, kept.size)
     if gate:
         groups = {k: v and rules.NO_VERDICT for k, v in groups.items()}
         verdict, why = rules.NO_VERDICT, gate
@@ -181,6 +187,7 @@ def compare(
         chains_lost=lost,
         inverse_temperature=inverse_temperature | _matched(tree, beside, target),
         reference=judged,
+        calibration=calibration,
         effects=effects,
         tests=tests,
         learning_coefficient=_excess(law(tree, "loss"), target, factor, least_loss),
@@ -271,12 +278,16 @@ def _excess(loss: Sample, target: Posterior, factor: float, least_loss: float | 
     return {"value": factor * (mean - least_loss), "standard_error": error, "n_beta": factor}
 
 
-def _gate(judged: Quality | None, lost: int, num_chains: int) -> str:
+def _gate(judged: Quality | None, calibration: dict[str, Any] | None, lost: int, num_chains: int) -> str:
     if judged is not None and not judged.passed:
         energy = "" if judged.bfmi_min is None else f", E-BFMI {judged.bfmi_min:.2f}"
         return (
             f"the reference is not good enough: R-hat {judged.rhat_max:.3f}, ESS {judged.ess_min:.0f}, "
             f"{judged.num_divergences or 0} divergences{energy}, {judged.chains_lost} chains lost"
+        )
+    if judged is not None and calibration is not None and calibration["p"] < record.FAILED:
+        return (
+            f"{judged.dynamics} failed simulation-based calibration on this model family (p = {calibration['p']:.1g})"
         )
     if lost > LOST_LIMIT * num_chains:
         return f"{lost} of {num_chains} chains were lost: leaving them out would change the law"

@@ -11,10 +11,7 @@ constant; that holds for normal noise only.
 Data are leaves of the target, so that all simulations are one compiled call.
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -36,7 +33,6 @@ from ..tempered import FromPrior, run_tempered
 from .compare import primary
 from .verdict import holm
 
-PATH = Path(__file__).with_name("sbc.json")
 NUM_BINS = 16
 AT_ONCE = 256
 """Simulations side by side: chains of one batch wait for the slowest."""
@@ -145,20 +141,6 @@ def calibrate(target: Posterior, sampler: Chain | Particles, key: int, num_simul
         draws = _all_sampled(target, sampler, observed, keys[1])
     ranks = _ranks(target, HashableDict(primary(target)), truths, observed, draws, keys[2])
     return Calibration({name: np.asarray(x) for name, x in ranks.items()}, sampler.num_draws)
-
-
-def record() -> dict[str, Any]:
-    """Model family by sampler: p-value and number of simulations, as ``analyses/simulation_based_calibration.py`` found."""
-    return json.loads(PATH.read_text())
-
-
-def summary(numbers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Shorten what the analysis found to the record."""
-    found: dict[str, Any] = {}
-    for case in numbers:
-        entry = {"p": case["p"], "num_simulations": case["num_simulations"], "observables": list(case["counts"])}
-        found.setdefault(case["model"], {})[case["sampler"]] = entry
-    return found
 
 
 def uncompressed(target: Posterior) -> Posterior:

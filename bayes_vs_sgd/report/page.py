@@ -14,6 +14,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ..along import LIMIT, Checkpoint
+from ..comparison import record
 from ..comparison.compare import Comparison
 from ..comparison.control import Control
 from ..comparison.run import Study
@@ -144,6 +145,7 @@ def comparison_page(
         truth=study.model.truth,
         command=command,
         missing=missing,
+        calibration=record.of_tests(),
     )
 
 

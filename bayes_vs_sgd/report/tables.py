@@ -166,6 +166,15 @@ KINDS = {
 }
 
 
+def _calibrated(comparisons: Sequence[Comparison]) -> str:
+    found = next((c.calibration for c in comparisons if c.calibration is not None), None)
+    if found is None:
+        return "their sampler has no simulation-based calibration on record for this model family"
+    return (
+        f"simulation-based calibration on this model family: p = {found['p']:.2g}, {found['num_simulations']} data sets"
+    )
+
+
 def legend(comparisons: Sequence[Comparison]) -> str:
     """What the numbers mean, and what they rest on."""
     references = [c.reference for c in comparisons if c.reference is not None]
@@ -186,7 +195,7 @@ def legend(comparisons: Sequence[Comparison]) -> str:
     if references:
         worst, least = max(r.rhat_max for r in references), min(r.ess_min for r in references)
         quality = f"{references[0].num_chains} chains, R-hat at most {worst:.3f}, ESS at least {least:,.0f}"
-        lines.append(f"References: {names}, {quality}.")
+        lines.append(f"References: {names}, {quality}; {_calibrated(comparisons)}.")
     else:
         lines.append("No reference: temperatures and tests by the score of the posterior alone.")
     plain = [c for c in run if c.dynamics == "sgd"]

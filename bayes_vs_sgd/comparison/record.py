@@ -1,0 +1,81 @@
+"""What is on record: how often the tests of ``compare`` err, and which samplers stood simulation-based calibration.
+
+``analyses/calibration.py`` and ``analyses/simulation_based_calibration.py`` write the records, the page quotes them, and
+``compare`` looks up the sampler of its reference.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..model import Model
+
+TESTS, SAMPLERS = (Path(__file__).with_name(name) for name in ("calibration.json", "sbc.json"))
+GLOBAL = ("mmd", "stein", "ksd")
+FAILED = 1e-3
+"""p-value below which a sampler failed."""
+NAMES = {"LinearNetworkGibbs": "gibbs", "NUTS": "nuts", "Grid": "grid"}
+"""Samplers of references."""
+
+
+def of_tests() -> dict[str, Any]:
+    """Levels and powers; see ``summary_of_tests``."""
+    return json.loads(TESTS.read_text())
+
+
+def of_samplers() -> dict[str, Any]:
+    """Model family by sampler: p-value, number of data sets, observables."""
+    return json.loads(SAMPLERS.read_text())
+
+
+def of_sampler(model: Model, dynamics: str) -> dict[str, Any] | None:
+    """What is on record of a sampler on the family of a model, the name of its file; None where nothing is."""
+    family = Path(str(model.facts.get("path"))).stem
+    return of_samplers().get(family, {}).get(NAMES.get(dynamics, dynamics))
+
+
+def summary_of_tests(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Shorten what the analysis found to its worst cases.
+
+    Parameters
+    ----------
+    numbers
+        Content of ``analyses/calibration.json``.
+
+    Returns
+    -------
+    dict
+        ``level``, the largest share of identical laws that a test rejects, by test; ``naive``, that of tests that take draws for
+        independent; ``power``, of the most powerful test for each alternative at ``seeds``; ``true_match`` and
+        ``false_match``, shares called a match of identical laws and, the larger, of laws with one effect at its margin.
+    """
+    levels, matches = numbers["levels"], numbers["matches"]
+    seeds = max(entry["seeds"] for entry in numbers["powers"])
+    power: dict[str, list[Any]] = {}
+    for entry in numbers["powers"]:
+        found = [entry["share"], entry["test"]]
+        if entry["seeds"] == seeds and entry["test"] in GLOBAL:
+            power[entry["alternative"]] = max(found, power.get(entry["alternative"], found), key=lambda x: x[0])
+    return {
+        "level": {test: _largest(levels, test) for test in (*GLOBAL, "holm")},
+        "naive": max(_largest(levels, test) for test in {e["test"] for e in levels} - {*GLOBAL, "holm"}),
+        "repetitions": min(e["repetitions"] for e in levels if e["test"] in GLOBAL),
+        "seeds": seeds,
+        "power": power,
+        "true_match": next(e["share"] for e in matches if e["case"] == "identical laws"),
+        "false_match": max(e["share"] for e in matches if e["case"] != "identical laws"),
+    }
+
+
+def _largest(levels: list[dict[str, Any]], test: str) -> float:
+    return max(entry["share"] for entry in levels if entry["test"] == test)
+
+
+def summary_of_samplers(numbers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Shorten content of ``analyses/simulation_based_calibration.json``, without the case that is wrong, to the record."""
+    found: dict[str, Any] = {}
+    for case in numbers:
+        entry = {"p": case["p"], "num_simulations": case["num_simulations"], "observables": list(case["counts"])}
+        found.setdefault(case["model"], {})[case["sampler"]] = entry
+    return found
