@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.comparison.run import Walk
 from bayes_vs_sgd.comparison.temperature import stein_terms
 from bayes_vs_sgd.curvature import example_gradients
 from bayes_vs_sgd.settings import Compare
@@ -102,6 +104,27 @@ def test_gradient_descent_from_a_narrow_start_is_not_the_posterior_on_the_fibre(
     assert found.verdict == "mismatch"
     same = comparison(model, "gradient-descent", tmp_path / "wide", **{**settings, "initial_scale": 1.0})
     assert same.verdicts["off_data"] == "match", same.reason
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_label_noise_has_a_gamma_law_where_bayes_has_a_bessel_law(load, seed):
+    """Two equal weights under label noise: dz = 2 z (s - z) dt + c z dt + 2 z sqrt(c) dW in units of 1 / (eta h).
+
+    Stationary: Gamma(s/c - 1/2, c), c = eta sigma^2 / n (h = 1). Bayes' law is K0(|z|) exp(-(b/2) (z - s)^2), at any b another.
+    """
+    model, rate, c, number = load("product", target=1.0, num_examples=20), 0.02, 0.2, 8000
+    dynamics = bvs.SGD(rate, sampling=bvs.LabelNoise(float(np.sqrt(c * model.num_examples / rate))))
+    settings = Compare(dynamics=("sgd",), num_steps=int(20 / rate), num_seeds=number, learning_rate=rate)
+    study = bvs.Study(model, settings, seed, progress=False)
+    weight = np.sqrt(np.random.default_rng(seed).gamma(1 / c - 0.5, c, size=number))
+    study.own["sgd"] = Walk(dynamics, {"w1": weight, "w2": weight})
+    found = study.compare("sgd", 0.0)
+    products = study.trees["sgd"][0]["posterior"]["mode_1"].values[:, -1]
+    assert stats.kstest(products, stats.gamma(1 / c - 0.5, scale=c).cdf).pvalue > 1e-6
+    without_ito = stats.gamma(1 / c, scale=c)  # the planted mistake: noise in the middle of the step
+    assert stats.kstest(products, without_ito.cdf).pvalue < 1e-6
+    assert found.verdicts["function"] == "mismatch"
+    assert "loss spread" in found.reason
 
 
 def test_excess_loss_is_lambda_for_langevin_and_half_the_trace_for_sgd(load, tmp_path):
