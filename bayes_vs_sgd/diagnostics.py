@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from arviz_stats.base.array import array_stats
+from jaxtyping import Float
 
 RHAT_LIMIT, ESS_LIMIT, BFMI_LIMIT = 1.01, 400.0, 0.2
 
@@ -95,3 +96,13 @@ def quality(tree: xr.DataTree, name: str, observables: list[str]) -> Quality:
     passed = bool(not lost and worst_rhat < RHAT_LIMIT and worst_ess >= ESS_LIMIT and few)
     passed = passed and (explores is None or explores > BFMI_LIMIT)
     return Quality(name, draws[0].shape[0], worst_rhat, worst_ess, divergences, explores, lost, passed)
+
+
+def pareto_k(log_weights: Float[np.ndarray, "s e"]) -> Float[np.ndarray, " e"]:
+    """Pareto shape of the largest weights of each column (arviz-stats, which takes log likelihoods: minus the logarithms).
+
+    NaN of fewer than 25 draws, of which the tail, a fifth, is too few.
+    """
+    if len(log_weights) < 25:
+        return np.full(log_weights.shape[1], np.nan)
+    return np.asarray(array_stats.psislw(-log_weights, axis=0)[1], float)
