@@ -122,13 +122,13 @@ def units(model: Model, groups: Path | None = None, candidates: Path | None = No
     if groups is not None:
         if not groups.is_file():
             raise InputError(f"--groups {groups}: there is no such file")
-        labels = np.array(groups.read_text().strip().splitlines(), str)
+        labels = np.array(groups.read_text(errors="replace").splitlines(), str)
         if len(labels) != model.num_examples:
             raise InputError(
                 f"--groups {groups} has {len(labels)} labels for {model.num_examples} examples: one a line"
             )
         labels = np.char.strip(labels)
-        rows = {str(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
+        rows = {str(label): np.flatnonzero(labels == label) for label in np.unique(labels) if label}
     further = (
         {} if candidates is None else check_alike(read_arrays(candidates, "--candidates"), model.data, "candidates")
     )
@@ -165,7 +165,7 @@ def influences(target: Posterior, given: Units, parts: Sequence[Part]) -> list[I
         values, spread = jackknife(np.divide, by_part(tilted * unsafe[:, None]), by_part(tilted))
         shapes = np.maximum(*(pareto_k(powers[side] + np.log(weights[side, None])) for side in (unsafe, ~unsafe)))
         linear = here + steps * slopes[unit]
-        holds = (np.abs(linear - values) <= TOLERANCE * np.abs(values - here)) & ~(shapes > LARGEST_K)
+        holds = (np.abs(linear - values) <= TOLERANCE * np.abs(values - here)) & (shapes <= LARGEST_K)
         within = (0.0 - reach(-steps, holds), reach(steps, holds))
         return Reweighting(*(part.tolist() for part in (steps, values, spread, linear, shapes)), linear_within=within)
 

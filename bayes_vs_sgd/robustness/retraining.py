@@ -1,5 +1,6 @@
 """SGD trained again without an example: what its influence on the posterior is held against."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +25,13 @@ def retrained(
     key: int,
     folder: Path | None,
     say: Callable[[str], None],
+    deadline: float = np.inf,
 ) -> list[Estimate]:
     """Change of P(g > c) under the law of SGD where each of these rows is left out, with its binomial error.
 
     Learning rate, start and steps are those of the whole data. All ensembles have the same seeds, and with equally many
     examples the same program: nothing compiles twice. The errors are those of independent ensembles, of shares by Laplace's
-    rule, so that none is zero.
+    rule, so that none is zero. No ensemble is begun after the deadline: the rows it was too late for have no change.
     """
 
     def share(data: Model, settings: Robustness, place: str) -> tuple[float, float, Robustness]:
@@ -44,6 +46,8 @@ def retrained(
     whole, variance, settings = share(model, chosen, "with-all")
     changes = []
     for row in rows:
+        if time.monotonic() > deadline:
+            break
         found, its_variance, _ = share(without(model, row), settings, f"without-{row}")
         changes.append(with_error(found - whole, float(np.sqrt(variance + its_variance))))
     return changes

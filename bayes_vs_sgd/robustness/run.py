@@ -92,8 +92,10 @@ def measure(model: Model, chosen: Settings, key: int, folder: Path | None, say: 
     influence = None if given is None else influences(target, given, found.parts)
     if influence and chosen.retrain:
         rows = [int(one.example) for one in influence if one.kind == "example"][: chosen.retrain]
-        changes = retrained(model, name, threshold, rows, chosen, key, folder, say)
-        influence[: len(rows)] = [replace(one, retrained=c) for one, c in zip(influence, changes, strict=False)]
+        changes = retrained(model, name, threshold, rows, chosen, key, folder, say, job.deadline)
+        if len(changes) < len(rows):
+            found.warnings.append(f"SGD was trained without {len(changes)} of {len(rows)} examples: give --max-seconds")
+        influence[: len(changes)] = [replace(one, retrained=c) for one, c in zip(influence, changes, strict=False)]
     return Robustness(
         probability=probability,
         interval=found.interval,
