@@ -170,7 +170,7 @@ class Robustness(Ensemble):
     retrain: int = 0
     """Also train SGD again, without each of so many of the most influential examples."""
     max_seconds: float = 120.0
-    """After this wall time moves are not doubled again."""
+    """After this wall time moves are not doubled again, and SGD is not trained again."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from statistical import FALSE_ALARM, assert_mean, planted_bug
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.diagnostics import pareto_k
 from bayes_vs_sgd.estimate import jackknife
-from bayes_vs_sgd.report.influences import influence_rows, influence_words
+from bayes_vs_sgd.report.influences import influence_figure, influence_rows, influence_words
 from bayes_vs_sgd.robustness.influence import Units, influences, units
 from bayes_vs_sgd.robustness.methods import Part
 from bayes_vs_sgd.robustness.retraining import retrained, without
@@ -305,10 +305,19 @@ def test_the_verb_writes_influence(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.exact
 def test_rows_say_what_is_not_to_be_trusted(x64):
-    target, parts, _ = model_of_one_weight()
-    thin = [part.thinned(40) for part in parts]  # 20 unsafe draws a part
-    found = influences(target, Units(target.model, {"all": np.arange(4)}, {}), [thin[0]] * 2)
+    """Twenty-four unsafe draws are too few for a Pareto shape: the table says so, and their dots are hollow."""
+    target, (part, _), _ = model_of_one_weight()
+    given = Units(target.model, {"all": np.arange(4)}, {"x": jnp.ones(1), "y": -jnp.ones(1)})
+    found = influences(target, given, [part.thinned(24)] * 2)
+    assert np.isnan(found[0].reweighting.pareto_k).all()
+    assert found[0].reweighting.linear_within == (0.0, 0.0)
     rows = influence_rows(found)
-    assert [row[0] for row in rows][-1] == "group all"
-    assert len(rows) == 5
-    assert influence_words(found).endswith("influence beyond three standard errors.")
+    assert [row[0] for row in rows][-2:] == ["group all", "candidate 0"]
+    assert all("(k nan!)" in row[3] for row in rows)
+    assert influence_words(found).endswith("1 of 1 candidates: influence beyond three standard errors.")
+    axes = influence_figure(found, 0.5).axes
+    assert [panel.get_xscale() for panel in axes] == ["linear", "linear", "log"]
+    hollow = [
+        line for panel in axes for line in panel.lines if line.get_markerfacecolor() == "none" and len(line.get_xdata())
+    ]
+    assert len(hollow) >= len(rows)

@@ -9,11 +9,10 @@ from rich.table import Table
 from ..robustness.influence import KINDS, LARGEST_K, Influence
 from .figures import COLOURS, GREY, TWO_SIDED, new_figure
 
-HEADS = ("which", "dP/dε", "d log P/dε", "P without it*", "linear within", "SGD without it")
+HEADS = ("which", "dP/dε", "d log P/dε", "P without it*", "linear within", "change of SGD without it")
+NOTE = "* at weight 0; of a candidate with it, at weight 1; k!: a Pareto shape above 0.7, not to be trusted"
 NUM_ROWS = 10
 """Of each kind."""
-LINEAR_BELOW = 0.01
-"""Weights below this share the middle of the axis."""
 
 
 def shown(found: Sequence[Influence]) -> list[Influence]:
@@ -49,7 +48,14 @@ def influence_words(found: Sequence[Influence]) -> str:
 
 def influence_table(found: Sequence[Influence]) -> Table:
     """The same on the terminal."""
-    table = Table(box=None, pad_edge=False, title=influence_words(found), title_justify="left")
+    table = Table(
+        box=None,
+        pad_edge=False,
+        title=influence_words(found),
+        title_justify="left",
+        caption=NOTE,
+        caption_justify="left",
+    )
     for head in HEADS:
         table.add_column(head, justify="left" if head == HEADS[0] else "right")
     for row in influence_rows(found):
@@ -65,9 +71,7 @@ def influence_figure(found: Sequence[Influence], probability: float) -> Figure:
         curves = [(one, one.reweighting) for one in found if one.kind == kind and one.reweighting is not None]
         for (one, curve), shade in zip(curves, COLOURS, strict=False):
             weights, values = np.array(curve.weights), np.array(curve.probabilities)
-            order = np.argsort(np.append(weights, 0.0))
-            line = np.append(curve.linear_response, probability)[order]
-            axes.plot(np.append(weights, 0.0)[order], line, "--", color=shade, linewidth=1)
+            axes.plot(weights, curve.linear_response, "--", color=shade, linewidth=1)
             errors = TWO_SIDED * np.array(curve.standard_errors)
             believed = np.array(curve.pareto_k) <= LARGEST_K
             for which, filled in ((believed, shade), (~believed, "none")):
@@ -78,7 +82,8 @@ def influence_figure(found: Sequence[Influence], probability: float) -> Figure:
         seen = [v for _, curve in curves for v in [*curve.probabilities, probability]]
         room = 0.1 * (max(seen) - min(seen)) + 1e-12
         axes.set_ylim(min(seen) - room, max(seen) + room)
-        axes.set_xscale("symlog", linthresh=LINEAR_BELOW)
+        if kind == "candidate":
+            axes.set_xscale("log")
         axes.set_xlabel("weight of the candidate" if kind == "candidate" else "change of the weight")
         axes.set_ylabel("P")
         axes.legend(frameon=False, fontsize="small")

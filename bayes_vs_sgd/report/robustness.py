@@ -45,6 +45,8 @@ def robustness_rows(found: Robustness) -> list[tuple[str, str]]:
     for number, member in enumerate(found.members, start=1):
         more = f"loss {member.loss:.6g}, at the minimum {found.least_loss:.6g}"
         rows.append((f"unsafe member {number}", f"{found.property} {member.value:.4g}, {more}"))
+    if "retrained" in found.settings:
+        rows.append(("SGD trained again", f"without {found.settings['retrained']:g} examples, one at a time"))
     rows.append(("trusted", "yes" if found.trusted else "no: " + "; ".join(found.warnings)))
     return rows
 

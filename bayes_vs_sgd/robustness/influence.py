@@ -49,7 +49,7 @@ MOST_LOSSES = 4 * 10**7
 class Reweighting:
     """P(epsilon) by importance weights, beside its linear response.
 
-    ``pareto_k`` is the larger of that of the unsafe draws' weights and of the others'; None where there are too few of either.
+    ``pareto_k`` is the larger of that of the unsafe draws' weights and of the others'; NaN where there are too few of either.
     Between the two numbers of ``linear_within`` linear response is wrong by at most 20 % of the change, and k is at most 0.7.
     """
 

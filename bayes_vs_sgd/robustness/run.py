@@ -93,8 +93,7 @@ def measure(model: Model, chosen: Settings, key: int, folder: Path | None, say: 
     if influence and chosen.retrain:
         rows = [int(one.example) for one in influence if one.kind == "example"][: chosen.retrain]
         changes = retrained(model, name, threshold, rows, chosen, key, folder, say, job.deadline)
-        if len(changes) < len(rows):
-            found.warnings.append(f"SGD was trained without {len(changes)} of {len(rows)} examples: give --max-seconds")
+        found.settings["retrained"] = len(changes)
         influence[: len(changes)] = [replace(one, retrained=c) for one, c in zip(influence, changes, strict=False)]
     return Robustness(
         probability=probability,
