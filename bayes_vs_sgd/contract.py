@@ -52,14 +52,18 @@ def check_stands_for(data: Any, compressed: Any, num_examples: int | None, offse
 
 def check_held_out(held_out: Mapping[str, Any], data: Mapping[str, Array]) -> dict[str, Array]:
     """Return the held-out examples as arrays; refuse other names or shapes than those of the data."""
-    arrays = check_data(held_out)
+    arrays = check_alike(held_out, data, "held-out examples")
     if len(next(iter(arrays.values()))) < 2:
         raise InputError("one held-out example: give at least two, so that there is an error to print")
+    return arrays
+
+
+def check_alike(examples: Mapping[str, Any], data: Mapping[str, Array], what: str) -> dict[str, Array]:
+    """Return further examples as arrays; refuse other names or shapes than those of the data."""
+    arrays = check_data(examples)
     shapes = {name: array.shape[1:] for name, array in data.items()}
     if (found := {name: array.shape[1:] for name, array in arrays.items()}) != shapes:
-        raise InputError(
-            f"held-out examples have shapes {found}, the data's have {shapes}: give arrays of the same kind"
-        )
+        raise InputError(f"{what} have shapes {found}, the data's have {shapes}: give arrays of the same kind")
     return arrays
 
 

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from arviz_stats.base.array import array_stats
+from jaxtyping import Float
 
 RHAT_LIMIT, ESS_LIMIT, BFMI_LIMIT = 1.01, 400.0, 0.2
+FEWEST_WEIGHTS, EVEN = 25, 1e-9
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,20 @@ def quality(tree: xr.DataTree, name: str, observables: list[str]) -> Quality:
     passed = bool(not lost and worst_rhat < RHAT_LIMIT and worst_ess >= ESS_LIMIT and few)
     passed = passed and (explores is None or explores > BFMI_LIMIT)
     return Quality(name, draws[0].shape[0], worst_rhat, worst_ess, divergences, explores, lost, passed)
+
+
+def pareto_k(log_weights: Float[np.ndarray, "s e"]) -> Float[np.ndarray, " e"]:
+    """Pareto shape of the largest weights of each column (arviz-stats, which takes log likelihoods: minus the logarithms).
+
+    NaN of fewer than 25 draws, of which the tail, a fifth, is too few; 0 where the weights of the tail are even.
+    """
+    if len(log_weights) < FEWEST_WEIGHTS:
+        return np.full(log_weights.shape[1], np.nan)
+
+    def shape(column: np.ndarray) -> float:
+        if np.ptp(np.sort(column)[-(len(column) // 5) :]) <= EVEN:
+            return 0.0
+        with np.errstate(divide="ignore", invalid="ignore"):  # a part of the tail in one place
+            return float(array_stats.psislw(-column)[1])
+
+    return np.array([shape(column) for column in log_weights.T])

@@ -1,7 +1,8 @@
 """A number with its standard error and interval."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -44,3 +45,13 @@ def differ(first: Sequence[float], second: Sequence[float], false_alarm: float =
         return gap > 0
     degrees = total**2 / sum(v**2 / (len(x) - 1) for v, x in zip(variances, (first, second), strict=True))
     return 2 * float(stats.t.sf(gap / np.sqrt(total), degrees)) < false_alarm
+
+
+def jackknife(function: Callable, *sums: np.ndarray) -> tuple[Any, Any]:
+    """A function of the means over independent parts (part, ...), with its standard error by leaving each part out."""
+    count = len(sums[0])
+    totals = [part.sum(axis=0) for part in sums]
+    left = np.stack(
+        [function(*((t - s[r]) / (count - 1) for t, s in zip(totals, sums, strict=True))) for r in range(count)]
+    )
+    return function(*(t / count for t in totals)), np.sqrt((count - 1) * left.var(axis=0))

@@ -88,17 +88,22 @@ def load_model(path: str | Path, data_seed: int = 0, **config: Any) -> Model:
 
 def at_checkpoint(model: Model, path: str | Path) -> Model:
     """Put the values in an .npz file, one array a site of the program, in the place of the model's optimum."""
-    try:
-        with np.load(path) as archive:
-            values = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise InputError(f"--center {path}: there is no such file") from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"--center {path} is no .npz file: make it with numpy.savez({str(path)!r}, w=...)") from error
+    values = read_arrays(path, "--center")
     try:
         return model.at(values, str(path))
     except InputError as error:
         raise InputError(f"--center {path}: {error}") from error
+
+
+def read_arrays(path: str | Path, flag: str) -> dict[str, np.ndarray]:
+    """Arrays of an .npz file that a flag names."""
+    try:
+        with np.load(path) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise InputError(f"{flag} {path}: there is no such file") from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{flag} {path} is no .npz file: make it with numpy.savez({str(path)!r}, w=...)") from error
 
 
 def user_line(error: BaseException, path: Path) -> str:

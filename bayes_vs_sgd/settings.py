@@ -161,8 +161,16 @@ class Robustness(Ensemble):
     """Independent replicates with k and with 2k moves."""
     num_seeds: int = 4000
     """Independent runs of SGD, for its law."""
+    influence: bool = False
+    """Also tell which examples matter: how the probability under the posterior changes with the weight of each."""
+    groups: Path | None = None
+    """Text file with a label a line, one for each example: also the influence of each group."""
+    candidates: Path | None = None
+    """.npz file of examples that are not in the data, an array for each of theirs: also what it would do to include each."""
+    retrain: int = 0
+    """Also train SGD again, without each of so many of the most influential examples."""
     max_seconds: float = 120.0
-    """After this wall time moves are not doubled again."""
+    """After this wall time moves are not doubled again, and SGD is not trained again."""
 
 
 @dataclass(frozen=True)

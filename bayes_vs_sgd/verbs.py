@@ -22,6 +22,7 @@ from .posterior import Posterior
 from .report.audits import audit_page, audit_table
 from .report.audits_along import audit_along_page, audit_along_table
 from .report.estimates import along_table, free_energy_table, llc_table
+from .report.influences import influence_table
 from .report.page import along_page, comparison_page, free_energy_page, llc_page
 from .report.robustness import robustness_page, robustness_table
 from .report.tables import comparison_table
@@ -146,6 +147,8 @@ def robustness_verb(model: Model, settings: Robustness, run: Run, folder: Path, 
         say = status.update if console.is_terminal else lambda line: print(line, file=sys.stderr, flush=True)
         found = measure(model, settings, run.seed, folder, say)
     console.print(robustness_table(found))
+    if found.influence:
+        console.print(influence_table(found.influence))
     write_page(console, folder / "robustness.html", robustness_page(found, model, describe_model(model), repeat()))
     return found.to_json() | {"model": describe_model(model)}
 

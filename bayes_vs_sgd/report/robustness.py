@@ -10,6 +10,7 @@ from ..model import Model
 from ..robustness.result import Robustness, rounded
 from .estimates import rows_table
 from .figures import COLOURS, GREY, TWO_SIDED, new_figure
+from .influences import HEADS, influence_figure, influence_rows, influence_words
 from .page import render, svg
 
 
@@ -44,6 +45,8 @@ def robustness_rows(found: Robustness) -> list[tuple[str, str]]:
     for number, member in enumerate(found.members, start=1):
         more = f"loss {member.loss:.6g}, at the minimum {found.least_loss:.6g}"
         rows.append((f"unsafe member {number}", f"{found.property} {member.value:.4g}, {more}"))
+    if "retrained" in found.settings:
+        rows.append(("SGD trained again", f"without {found.settings['retrained']:g} examples, one at a time"))
     rows.append(("trusted", "yes" if found.trusted else "no: " + "; ".join(found.warnings)))
     return rows
 
@@ -93,6 +96,14 @@ def robustness_page(found: Robustness, model: Model, described: dict[str, Any], 
         found=found,
         rows=robustness_rows(found),
         survival=svg(survival_figure(found), f"Probability that {found.property} exceeds a threshold; here {often}"),
+        heads=HEADS,
+        influence=influence_rows(found.influence or []),
+        words=influence_words(found.influence)
+        if found.influence
+        else "No draw is unsafe: nothing is known of what matters.",
+        curves=svg(influence_figure(found.influence, found.probability), "Probability against the weight of an example")
+        if found.influence
+        else None,
         model=described,
         truth=model.truth,
         command=command,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
 from ..errors import InputError
 from ..estimate import Estimate, from_replicates
@@ -41,8 +42,25 @@ class Job(NamedTuple):
     deadline: float
 
 
+class Part(NamedTuple):
+    """A chain, or a replicate of particles with its share of the draws: positions with weights under the law, of sum one."""
+
+    vectors: Float[np.ndarray, "s d"]
+    weights: Float[np.ndarray, " s"]
+    unsafe: Bool[np.ndarray, " s"]
+
+    def thinned(self, most: int) -> "Part":
+        """At most so many unsafe draws and as many others, evenly, with the same total weights."""
+        kept = []
+        for rows in (np.flatnonzero(self.unsafe), np.flatnonzero(~self.unsafe)):
+            some = evenly(rows, most // 2 or 1) if len(rows) > most // 2 else rows
+            scale = self.weights[rows].sum() / self.weights[some].sum() if len(rows) else 1.0
+            kept.append((self.vectors[some], self.weights[some] * scale, self.unsafe[some]))
+        return Part(*(np.concatenate(pair) for pair in zip(*kept, strict=True)))
+
+
 class Found(NamedTuple):
-    """Probability, what it was made of, weighted values of the property, and unsafe positions."""
+    """Probability, what it was made of, weighted values of the property, unsafe positions, and weighted ones of a posterior."""
 
     probability: float
     interval: tuple[float, float]
@@ -54,6 +72,7 @@ class Found(NamedTuple):
     set_mass: Estimate | None
     num_gradients: float
     warnings: list[str]
+    parts: list[Part]
 
 
 def by_draws(job: Job, drawn: Draws) -> Found | None:
@@ -71,9 +90,13 @@ def by_draws(job: Job, drawn: Draws) -> Found | None:
         warnings.append(f"{share * number:.0f} of {number:.0f} runs are unsafe, too few: {wanted} (--num-seeds)")
     pools = [Pool(part.ravel(), np.full(part.size, 1 / part.size)) for part in np.array_split(drawn.values, PARTS)]
     parts = [float(pool.beyond(np.array([job.threshold]))[0][0]) for pool in pools]
-    unsafe = drawn.vectors[drawn.values > job.threshold]
+    beyond = drawn.values > job.threshold
+    even = np.full(drawn.values.shape[1], 1 / drawn.values.shape[1])
+    chains = [Part(vectors, even, unsafe) for vectors, unsafe in zip(drawn.vectors, beyond, strict=True)]
     settings = {"independent_draws": number}
-    return Found(share, (low, high), "plain draws", {"draws": parts}, settings, pools, unsafe, None, 0.0, warnings)
+    shares = {"draws": parts}
+    unsafe = drawn.vectors[beyond]
+    return Found(share, (low, high), "plain draws", shares, settings, pools, unsafe, None, 0.0, warnings, chains)
 
 
 def by_particles(job: Job, drawn: Draws | None = None) -> Found:
@@ -119,7 +142,24 @@ def by_particles(job: Job, drawn: Draws | None = None) -> Found:
         from_replicates(masses) if masses else None,
         sum(run.num_gradients for run in [*fewer, *more]),
         ([] if drawn is None else drawn.doubts) + doubts(fewer, more),
+        [] if drawn is None else with_particles(drawn, more, job.threshold),
     )
+
+
+def with_particles(drawn: Draws, runs: list[Replicate], threshold: float) -> list[Part]:
+    """Draws of the law that are safe, and for those that are not the particles, in the share that each replicate finds."""
+    found, count = [], len(runs)
+    split = (np.array_split(whole, count) for whole in (drawn.vectors, drawn.values))
+    for run, vectors, values in zip(runs, *split, strict=True):
+        beyond, probability = unsafe(run), run.found.probability
+        safe = vectors[values <= threshold]
+        weights = [
+            np.full(len(part), total / max(len(part), 1))
+            for part, total in ((safe, 1 - probability), (beyond, probability))
+        ]
+        sides = np.repeat([False, True], [len(safe), len(beyond)])
+        found.append(Part(np.concatenate([safe, beyond]), np.concatenate(weights), sides))
+    return found
 
 
 def check_values(name: str, values: np.ndarray) -> None:

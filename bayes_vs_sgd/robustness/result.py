@@ -7,6 +7,7 @@ import numpy as np
 
 from ..diagnostics import finite_or_none
 from ..estimate import Estimate
+from .influence import Influence
 
 COMMON = 0.1
 OF = {
@@ -67,6 +68,8 @@ class Robustness:
         Gradients of one example's loss, and wall time.
     warnings
         Reasons not to believe it; ``trusted`` if there are none.
+    influence
+        Which examples, groups and candidates matter, the most influential of each kind first; None where it was not asked.
     """
 
     probability: float
@@ -87,6 +90,7 @@ class Robustness:
     seconds: float
     trusted: bool
     warnings: list[str]
+    influence: list[Influence] | None = None
 
     def in_words(self) -> str:
         """One sentence."""

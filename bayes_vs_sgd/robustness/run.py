@@ -6,6 +6,7 @@ it (``tilt.py``), always with k and with 2k moves and in replicates; what does n
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from ..model import Model
 from ..posterior import Posterior
 from ..settings import Robustness as Settings
 from .draws import posterior_draws
+from .influence import Units, influences, units
 from .methods import Job, by_draws, by_particles
 from .properties import Property
 from .readout import members, survival
 from .result import Robustness
+from .retraining import retrained
 from .training import train
 
 
@@ -70,6 +73,7 @@ def measure(model: Model, chosen: Settings, key: int, folder: Path | None, say: 
     """Estimate with settings as the command line has them."""
     started = time.monotonic()
     name, item, threshold = check(model, chosen)
+    given = asked(model, chosen)
     target = Posterior(model, 0.0 if chosen.law == "sublevel" else chosen.inverse_temperature)
     least = reference_point(model).loss
     job = Job(target, name, item, threshold, chosen, least, key, folder, say, started + chosen.max_seconds)
@@ -85,6 +89,12 @@ def measure(model: Model, chosen: Settings, key: int, folder: Path | None, say: 
     exact = known(item, target, threshold) if chosen.law == "posterior" else None
     line = None if exact is None else lambda c: known(item, target, c)
     probability = found.probability
+    influence = None if given is None else influences(target, given, found.parts)
+    if influence and chosen.retrain:
+        rows = [int(one.example) for one in influence if one.kind == "example"][: chosen.retrain]
+        changes = retrained(model, name, threshold, rows, chosen, key, folder, say, job.deadline)
+        found.settings["retrained"] = len(changes)
+        influence[: len(changes)] = [replace(one, retrained=c) for one, c in zip(influence, changes, strict=False)]
     return Robustness(
         probability=probability,
         interval=found.interval,
@@ -104,6 +114,7 @@ def measure(model: Model, chosen: Settings, key: int, folder: Path | None, say: 
         seconds=time.monotonic() - started,
         trusted=not found.warnings,
         warnings=found.warnings,
+        influence=influence,
     )
 
 
@@ -135,6 +146,19 @@ def check(model: Model, chosen: Settings) -> tuple[str, Property, float]:
             f"property {name!r} returns {shape.dtype} of shape {shape.shape}: it must return one real number"
         )
     return name, item, float(chosen.threshold)
+
+
+def asked(model: Model, chosen: Settings) -> Units | None:
+    """What is to be given weight; None where influence is not asked for."""
+    if not (chosen.influence or chosen.groups or chosen.candidates or chosen.retrain):
+        return None
+    if chosen.law != "posterior":
+        raise InputError(
+            f"influence is of the posterior, law is {chosen.law!r}: for SGD give --retrain with --law posterior"
+        )
+    if chosen.retrain < 0:
+        raise InputError(f"retrain is {chosen.retrain}: give how many examples to leave out, one at a time")
+    return units(model, chosen.groups, chosen.candidates)
 
 
 def known(item: Property, target: Posterior, threshold: float) -> float | None:
