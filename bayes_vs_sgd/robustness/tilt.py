@@ -139,7 +139,7 @@ def pooled(path: Tilt, run: Ladder) -> Pool:
     energy = float(path.stiffness) * np.maximum(float(path.threshold) - g, 0.0)
     steps = np.append(np.diff(t), 0.0)
     log_z = np.append(0.0, np.cumsum(logsumexp(-steps[:, None] * energy, axis=1) - np.log(g.shape[1])))[: len(t)]
-    log_mixture = logsumexp(-t[:, None, None] * energy - log_z[:, None, None], axis=0)
+    log_mixture = np.asarray(logsumexp(-t[:, None, None] * energy - log_z[:, None, None], axis=0))
     return Pool(g.ravel(), (np.exp(-log_mixture) * inside).ravel() / g.shape[1])
 
 
