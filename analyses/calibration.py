@@ -258,7 +258,7 @@ def draw_levels(axes, levels: list[dict], colours: dict[str, str]) -> None:
             if own:
                 axes.errorbar(x, [e["share"] for e in own], heights, label=None if fitted else label, **style)
     axes.set_yscale("log")
-    axes.set_ylim(0.02, 1.05)
+    axes.set_ylim(0.012, 1.05)
     axes.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5, 1], ["2 %", "5 %", "10 %", "20 %", "50 %", "100 %"])
     axes.minorticks_off()
     axes.set_xticks(range(len(PHIS)), [f"{phi:g}" for phi in PHIS])
