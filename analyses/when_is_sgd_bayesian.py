@@ -60,7 +60,7 @@ FLAT = 0.1
 """Curvatures below this share of the largest are flat."""
 STARTS, WARMUP = 100, 50
 """Chains of the exact sampler that runs start from, and their warm-up."""
-CHAINS, DRAWS, SETTLING = 16, 200, 20
+CHAINS, DRAWS, SETTLING = 16, 800, 20
 """Chains and draws of a reference, after a few from the posterior at the theoretical temperature."""
 EXAMPLES = 128
 
@@ -116,7 +116,7 @@ KINDS = {
 def main() -> None:
     """Measure what is not yet measured, draw, write."""
     parser = argparse.ArgumentParser(description="Map of when the law of SGD is a tempered posterior.")
-    parser.add_argument("--num-seeds", type=int, default=4000, help="independent runs of each cell")
+    parser.add_argument("--num-seeds", type=int, default=8000, help="independent runs of each cell")
     parser.add_argument("--networks", type=int, default=5, help="how many of the networks")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/map"), help="where cells are kept: a cut-off run goes on there"

@@ -94,6 +94,7 @@ def test_two_wells_are_a_mismatch(load, tmp_path):
     model = load("polynomial", num_examples=100, label_noise=1.0)
     found = comparison(model, "sgd", tmp_path, inverse_temperature=1.0, initial_scale=1.0, learning_rate=0.01)
     assert found.verdict == "mismatch"
+    assert "stays in its well" in found.reason
 
 
 def test_gradient_descent_from_a_narrow_start_is_not_the_posterior_on_the_fibre(load, tmp_path):

@@ -6,7 +6,7 @@ import xarray as xr
 from scipy.stats import binom
 
 from bayes_vs_sgd.comparison.effects import drift
-from bayes_vs_sgd.comparison.stationarity import eighths, has_settled, hopeless
+from bayes_vs_sgd.comparison.stationarity import confined, eighths, has_settled, hopeless
 from bayes_vs_sgd.margins import MARGINS
 
 REPETITIONS, SEEDS = 300, 2000
@@ -73,15 +73,26 @@ def test_more_draws_know_the_change_better():
     )
 
 
+def tree_of(values):
+    posterior = xr.Dataset({"x": (("chain", "draw"), values)})
+    final = xr.Dataset({"lost_at_step": ("chain", np.full(SEEDS, -1))})
+    return xr.DataTree.from_dict({"posterior": posterior, "final_position": final})
+
+
 def test_hopeless_is_what_a_longer_run_would_still_remember():
     """A part that relaxes by exp(-1/2) over the second half: twice as long leaves exp(-1), 1.2 times .55 of it."""
     rng = np.random.default_rng(5)
     values = ensemble(rng, 1.0, 0.5, 0.0)
-    posterior = xr.Dataset({"x": (("chain", "draw"), values)})
-    final = xr.Dataset({"lost_at_step": ("chain", np.full(SEEDS, -1))})
-    tree = xr.DataTree.from_dict({"posterior": posterior, "final_position": final})
-    assert hopeless(tree, ["x"], 1.1)
-    assert not hopeless(tree, ["x"], 2.0)
-    posterior["x"] = (("chain", "draw"), np.repeat(values[:, :1], 4, axis=1))
-    frozen = xr.DataTree.from_dict({"posterior": posterior, "final_position": final})
-    assert hopeless(frozen, ["x"], 1e6)
+    assert hopeless(tree_of(values), ["x"], 1.1)
+    assert not hopeless(tree_of(values), ["x"], 2.0)
+    assert hopeless(tree_of(np.repeat(values[:, :1], 4, axis=1)), ["x"], 1e6)
+
+
+def test_runs_in_wells_that_they_do_not_leave_are_confined():
+    """Wells at 1 and -1 of width w: a run shows w / sqrt(1 + w^2) of the spread; where it crosses, all of it."""
+    rng, width = np.random.default_rng(8), 0.3
+    wells, within = rng.choice([-1.0, 1.0], size=(2, SEEDS, 16)), width * rng.normal(size=(SEEDS, 16))
+    found = confined(tree_of(wells[0, :, :1] + within), ["x"])
+    assert found["x"] == pytest.approx(width / np.hypot(1, width), abs=4 * width / np.sqrt(2 * 8 * SEEDS))
+    assert confined(tree_of(wells[0] + within), ["x"]) == {}
+    assert confined(tree_of(wells[0, :, :1] + 0 * within), ["x"]) == {"x": 0.0}

@@ -27,7 +27,7 @@ from .embedding import GlobalTest
 from .prediction import held_out_prediction
 from .refusals import check_observables, check_runs
 from .spectrum import Spectrum
-from .stationarity import is_ensemble, law, unsettled
+from .stationarity import confined, is_ensemble, law, unsettled
 from .temperature import SteinTerms, matched_scale
 from .whole_law import EnsembleScores, ensemble_scores, global_tests
 
@@ -38,6 +38,7 @@ LOST_LIMIT = 0.01
 class Comparison:
     """What was found of one dynamics; ``effects`` and ``tests`` decide, the rest explains.
 
+    ``confined`` are observables of which one run shows but a share of the spread of all runs (``stationarity.confined``);
     ``calibration`` is what is on record of the reference's sampler on models from a file of this name; None for nothing.
     """
 
@@ -46,6 +47,7 @@ class Comparison:
     objective: str | None
     initial: dict[str, Any]
     stationary: bool | None
+    confined: dict[str, float]
     num_steps: int
     num_seeds: int
     chains_lost: int
@@ -167,6 +169,10 @@ def compare(
     moving = unsettled(tree, list(chosen), margins) if effects else None
     if moving:
         why = f"law at step {tree.attrs['num_steps']:,}, where {', '.join(moving)} may still depend on the start; {why}"
+    stay = confined(tree, list(chosen)) if effects else {}
+    if stay and verdict != rules.MATCH:
+        shares = ", ".join(f"{share:.2g} of {name}'s" for name, share in stay.items())
+        why += f"; a run stays in its well, or where it froze: it shows {shares} spread"
     gate = _gate(judged, calibration, lost, kept.size)
     if gate:
         groups = {k: v and rules.NO_VERDICT for k, v in groups.items()}
@@ -182,6 +188,7 @@ def compare(
         objective=manifest["dynamics"].get("objective"),
         initial={"kind": manifest["settings"]["initial"], "scale": manifest["settings"]["initial_scale"]},
         stationary=None if moving is None else not moving,
+        confined=stay,
         num_steps=int(tree.attrs["num_steps"]),
         num_seeds=len(tested),
         chains_lost=lost,

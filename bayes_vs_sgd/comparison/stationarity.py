@@ -25,6 +25,8 @@ from .effects import LEVEL, Effect, Sample, drift, scalar_draws
 
 ENSEMBLE = 100
 """From this number of chains on, a run is an ensemble: its law is that of the last draw across chains."""
+CONFINED = 0.5
+"""Share of the spread of all runs together below which one run is confined."""
 NO_MEMORY = 0.01
 """Level at which memory from a quarter to half time is tested."""
 
@@ -37,6 +39,18 @@ def unsettled(tree: xr.DataTree, names: list[str], margins: Margins = MARGINS) -
     if not has_path(tree):
         return None
     return [name for name in names if not has_settled(name, surviving(tree, name), margins)]
+
+
+def confined(tree: xr.DataTree, names: list[str]) -> dict[str, float]:
+    """Observables of which one run, over its second half, shows less than half of the spread of all runs, and how much of it.
+
+    Each run then stays in the well that it fell into, or where it froze: what weighs the wells are the starts.
+    """
+    if not has_path(tree):
+        return {}
+    late = {name: np.array_split(surviving(tree, name), 2, axis=1)[1] for name in names}
+    shares = {k: float(np.sqrt(v.var(axis=1, ddof=1).mean() / v.var())) for k, v in late.items() if np.ptp(v)}
+    return {name: share for name, share in shares.items() if share < CONFINED}
 
 
 def is_ensemble(tree: xr.DataTree) -> bool:
