@@ -34,6 +34,7 @@ MODELS = {
     "diagonal_linear": {"teacher": (1.0, 0.5)},
     "tanh_network": {"widths": (1, 2, 1), "noise": 0.5},
     "polynomial": {"label_noise": 1.0},
+    "normal_crossing": {"powers": (1, 2)},
 }
 NUM_EXAMPLES = 16
 BIASED = "sgld, step too large"

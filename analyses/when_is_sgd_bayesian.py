@@ -53,6 +53,8 @@ MODELS = HERE.parent / "models"
 RATES, BATCHES = (0.1, 0.2, 0.4), (4, 16)
 """Learning rates times the sharpness, and batch sizes."""
 GRID = [(rate, batch) for batch in BATCHES for rate in RATES]
+FEWER = 4
+"""Times fewer seeds of networks with depth, of which each costs as much more and differs by more."""
 MOMENTUM = 0.9
 RELAXATIONS = 10
 """Length of a run in relaxation times 1 / (learning rate x curvature) of its slowest mode, at the smallest rate."""
@@ -126,9 +128,9 @@ def main() -> None:
     prepare_jax([])
     cells = []
     for column, (title, model) in enumerate(list(networks().items())[: arguments.networks]):
-        place = Place(model, arguments.num_seeds)
+        place = Place(model, arguments.num_seeds // (1 if title.startswith("one layer") else FEWER))
         for row, (name, kind) in enumerate(KINDS.items()):
-            path = arguments.folder / f"{column}-{row}-{arguments.num_seeds}.json"
+            path = arguments.folder / f"{column}-{row}-{place.num_seeds}.json"
             found = kept(path, partial(place.cells, kind))
             cells += [{"network": title, "kind": name} | cell for cell in found]
             print(f"{title}; {name}: {', '.join(cell['verdict'] for cell in found)}", flush=True)

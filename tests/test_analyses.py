@@ -149,6 +149,24 @@ def test_the_rules_give_the_modes_the_temperatures_that_theory_predicts():
 
 
 @pytest.mark.exact
+def test_the_map_has_the_temperatures_that_theory_gives_and_batches_are_bayesian_in_one_layer_alone():
+    """Equal curvatures: T/T0 = 1 / (1 - eta h q/2), q = 1 + (d - 1)/B for batches of B, 1 for noise of one size."""
+    cells = json.loads((ANALYSES[0].parent / "when_is_sgd_bayesian.json").read_text())
+    assert len(cells) == 5 * 7 * 6
+    equal, others = (
+        [c for c in cells if (c["network"] == "one layer, equal curvatures") == wanted] for wanted in (True, False)
+    )
+    of_batches = ("SGD", "Gaussian noise, same covariance", "isotropic noise, same trace")
+    known = [c for c in equal if c["kind"] in (*of_batches, "isotropic noise of one size", "label noise")]
+    assert len(known) == 30
+    for c in known:
+        factor = 1 + 3 / c["batch"] if c["kind"] in of_batches else 1
+        assert abs(c["temperature"] - 1 / (1 - c["rate"] * factor / 2)) < 4 * c["error"], c
+    assert {c["verdict"] for c in equal if c["rate"] < 0.2} == {"match"}
+    assert {c["verdict"] for c in others if c["kind"] in of_batches[:2]} == {"mismatch"}
+
+
+@pytest.mark.exact
 def test_label_noise_makes_networks_forget_their_start_when_theory_says():
     """More than 1/e of the imbalance is left before N* steps, less after; all of it without noise."""
     points = json.loads((ANALYSES[0].parent / "label_noise.json").read_text())
@@ -191,4 +209,12 @@ def test_the_tests_of_compare_err_as_often_as_they_say():
     assert len(short["power"]) == 6
 
 
-SIMULATED = {"linear_regression", "deep_linear", "product", "diagonal_linear", "tanh_network", "polynomial"}
+SIMULATED = {
+    "linear_regression",
+    "deep_linear",
+    "product",
+    "diagonal_linear",
+    "tanh_network",
+    "polynomial",
+    "normal_crossing",
+}

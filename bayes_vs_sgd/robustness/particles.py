@@ -15,14 +15,14 @@ from ..errors import InputError
 from ..estimate import LEVEL, differ
 from ..function import Function
 from ..posterior import Posterior
-from ..tempered import MOST_STAGES, REMEMBERED, Ladder, tempered
+from ..tempered import FEWEST_MOVES, MOST_MOVES, MOST_STAGES, REMEMBERED, Ladder, tempered
 from .properties import Property
 from .tilt import STIFFEST, Event, Law, Pool, Tilt, event, pooled
 
 TARGET_ESS = 0.5
 WIDE = 3.0
 """Replicates spread so many times as much as independent particles would."""
-FEWEST_MOVES, MOST_MOVES = 4, 256
+
 LIKELY = 0.05
 """Where k and 2k moves part as much as by chance in one case of twenty, more are tried."""
 
