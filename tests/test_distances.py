@@ -8,6 +8,7 @@ from test_effects import autoregressive
 
 from bayes_vs_sgd.comparison.distances import total_variation, wasserstein
 from bayes_vs_sgd.comparison.effects import Sample
+from bayes_vs_sgd.comparison.patterns import patterns
 
 pytestmark = pytest.mark.law
 
@@ -44,3 +45,27 @@ def test_identical_laws_have_a_lower_bound_of_zero_but_for_chance():
         reference = autoregressive(rng, 0.5, (16, 50))[..., None]
         above += total_variation(rng.normal(size=(400, 1, 1)), reference, True).lower_bound > 0
     assert above <= scipy.stats.binom.isf(1e-6, 200, 0.05)
+
+
+def test_kinds_of_functions_have_the_probabilities_of_the_law():
+    """Two normals of correlation r: both above the median with probability 1/4 + asin(r)/2 pi; 95 % intervals cover 95 %."""
+    rng, correlation, covered = np.random.default_rng(5), 0.6, []
+    exact = 0.25 + np.arcsin(correlation) / (2 * np.pi)
+    far = normals(rng, correlation, 64 * 1000).reshape(2, 64, 1000)
+    for _ in range(200):
+        ours = normals(rng, correlation, 500)[:, :, None]
+        found = patterns(["x", "y"], [Sample(x, True) for x in ours], [Sample(x, False) for x in far])
+        (both,) = (p for p in found if all(p.above.values()))
+        assert sum(p.probability for p in found) == pytest.approx(1)
+        covered.append(both.interval[0] < exact < both.interval[1])
+    assert sum(covered) >= scipy.stats.binom.ppf(1e-6, 200, 0.95)
+    assert abs(both.reference_probability - exact) < 5 * np.sqrt(0.25 / far[0].size)
+    ours[0] += 1.0  # another law: above the median more often
+    moved = patterns(["x", "y"], [Sample(x, True) for x in ours], [Sample(x, False) for x in far])
+    (both,) = (p for p in moved if all(p.above.values()))
+    assert both.interval[0] > exact
+
+
+def normals(rng, correlation, number):
+    x, y = rng.normal(size=(2, number))
+    return np.stack([x, correlation * x + np.sqrt(1 - correlation**2) * y])

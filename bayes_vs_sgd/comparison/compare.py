@@ -24,6 +24,7 @@ from . import verdict as rules
 from .distances import Distance, total_variation, wasserstein
 from .effects import Effect, Sample, location_and_scale, scalar_draws
 from .embedding import GlobalTest
+from .patterns import Pattern, patterns
 from .prediction import held_out_prediction
 from .refusals import check_observables, check_runs
 from .spectrum import Spectrum
@@ -62,6 +63,7 @@ class Comparison:
     reason: str
     seeds_needed: int | None = None
     distances: Sequence[Distance] = ()
+    patterns: Sequence[Pattern] = ()
     held_out: dict[str, Any] | None = None
     spectrum: Spectrum | None = None
 
@@ -181,6 +183,7 @@ def compare(
         inverse_temperature = dict.fromkeys(("theory", "fitted", "fitted_standard_error"))
         inverse_temperature["used"] = float(target.inverse_temperature)
     beside = reference if effects else None
+    kinds = [k for k, item in chosen.items() if item.group in ("function", "off_data") and k != "loss"]
     factor = float(target.scale) if scale is None else scale
     return Comparison(
         dynamics=name or manifest["dynamics"]["name"],
@@ -203,6 +206,7 @@ def compare(
         reason=why,
         seeds_needed=rules.seeds_needed(effects, len(tested)) if verdict in rules.OPEN else None,
         distances=() if beside is None else distances(tree, beside, list(chosen), tested),
+        patterns=() if beside is None else patterns(kinds, *_samples(tree, beside, kinds, tested)),
         held_out=None if gate or reference is None else held_out_prediction(tree, reference, target),
     )
 
@@ -220,13 +224,19 @@ def observed_effects(
 
 def distances(tree: xr.DataTree, reference: xr.DataTree, names: list[str], tested: np.ndarray) -> list[Distance]:
     """Total variation over the primary observables together, at least, and Wasserstein's distance of each."""
-    ours = [law(tree, name, tested) for name in names]
-    theirs = [Sample(scalar_draws(reference, name), False) for name in names]
+    ours, theirs = _samples(tree, reference, names, tested)
     found = [wasserstein(name, *pair) for name, *pair in zip(names, ours, theirs, strict=True)]
     if min(len(tested), len(theirs[0].values)) < 4:  # the classifier learns on half of the chains
         return found
     our_draws, their_draws = (np.stack([s.values for s in side], axis=-1) for side in (ours, theirs))
     return [total_variation(our_draws, their_draws, ours[0].independent), *found]
+
+
+def _samples(
+    tree: xr.DataTree, reference: xr.DataTree, names: list[str], tested: np.ndarray
+) -> tuple[list[Sample], list[Sample]]:
+    """Draws of some observables, the run's and the reference's."""
+    return [law(tree, k, tested) for k in names], [Sample(scalar_draws(reference, k), False) for k in names]
 
 
 def log_temperatures(

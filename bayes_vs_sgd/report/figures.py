@@ -177,6 +177,27 @@ def margin_figure(comparisons: Sequence[Comparison]) -> Figure:
     return figure
 
 
+def pattern_figure(comparisons: Sequence[Comparison]) -> Figure:
+    """Probability of each kind of function under each dynamics against that under its posterior, with 95 % intervals."""
+    figure = new_figure(4.2, 4.2)
+    axes = figure.subplots()
+    least = min(max(p.interval[0], p.probability, 1e-4) for c in comparisons for p in c.patterns) / 2
+    axes.plot([least, 1], [least, 1], color=GREY, linewidth=1)
+    for c in comparisons:
+        points = [(p.reference_probability, p.probability, p.reference_interval, p.interval) for p in c.patterns]
+        x, y, across, along = (np.array(part) for part in zip(*points, strict=True))
+        bars = [np.abs(bounds.T - value) for bounds, value in ((across, x), (along, y))]
+        label = NAMES.get(c.dynamics, c.dynamics)
+        style = {"fmt": "o", "markersize": 4, "linewidth": 1, "color": colour(c.dynamics), "label": label}
+        axes.errorbar(np.maximum(x, least), np.maximum(y, least), bars[1], bars[0], **style)
+    axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1))
+    axes.set_xlabel("probability under its posterior")
+    axes.set_ylabel("probability under the dynamics")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize="small")
+    return figure
+
+
 KINDS = {
     "mean": "mean",
     "median": "median",

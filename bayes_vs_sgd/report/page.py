@@ -27,7 +27,16 @@ from ..model import Model
 from ..posterior import Posterior
 from .estimate_figures import along_figure, evidence_figure, ladder_figure, running_mean_figure
 from .estimates import ALONG, along_rows, free_energy_rows, llc_rows
-from .figures import NAMES, TWO_SIDED, colour, forest_figure, margin_figure, spectrum_figure, temperature_range
+from .figures import (
+    NAMES,
+    TWO_SIDED,
+    colour,
+    forest_figure,
+    margin_figure,
+    pattern_figure,
+    spectrum_figure,
+    temperature_range,
+)
 from .laws import density_figure, ecdf_difference_figure, path_figure
 from .tables import TESTS, control_sentence, legend, number, p_and_power, used_beta, with_error
 
@@ -128,6 +137,7 @@ def comparison_page(
     scale = temperature_range(panels) if panels else None
     figures = [svg(spectrum_figure({t: spectra}, scale), describe_spectra(t, spectra)) for t, spectra in panels.items()]
     judged = [c for c in comparisons if c.effects]
+    kinds = [c for c in judged if len(c.patterns) > 1]
     forests = [svg(forest_figure(c), f"Effects of {c.dynamics} in units of their margins: {c.verdict}") for c in judged]
     return render(
         "compare.html",
@@ -139,6 +149,7 @@ def comparison_page(
         figures=figures,
         forests=forests,
         by_margin=svg(margin_figure(judged), "Verdict of each dynamics by how wide the margins are") if judged else "",
+        kinds=svg(pattern_figure(kinds), "Probability of each kind of function by dynamics") if kinds else "",
         **law_figures(study, [c for c in judged if c.reference is not None]),
         notes=legend(comparisons).split("\n") if comparisons else [],
         model=model,
