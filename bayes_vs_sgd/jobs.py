@@ -59,6 +59,13 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"continue with the same command line and --resume {folder}", file=sys.stderr)
         raise
+    except InputError:
+        if [path.name for path in folder.iterdir()] == [
+            "job.json"
+        ]:  # refused before anything ran: the name is free again
+            (folder / "job.json").unlink()
+            folder.rmdir()
+        raise
     write_file(folder / f"{verb}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     write_json(content, run.json)
     console.print(f"[dim]run folder {folder}[/dim]", highlight=False)

@@ -60,6 +60,11 @@ def test_compare_writes_its_answer(capsys):
     assert "not an empty folder" in fails(capsys, "compare", DLN, "--out", "run")
 
 
+def test_what_is_refused_leaves_no_folder(capsys):
+    assert "give --property" in fails(capsys, "robustness", DLN, "--threshold", "1", "--out", "refused")
+    assert not Path("refused").exists()
+
+
 def test_audit_writes_its_answer(capsys):
     model = str(MODELS / "linear_regression.py")
     toy = [
