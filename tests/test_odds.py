@@ -120,7 +120,7 @@ def test_at_the_matched_temperature_the_odds_agree(temperature, x64):
 
 @pytest.mark.exact
 def test_other_temperatures(x64):
-    """That of theory is 1/T0 = 2B/eta; a given one is used as it is."""
+    """That of theory is 1/T0 = 2B/eta, also where the fit is no temperature; a given one is used as it is."""
     few = RUNS | {"num_seeds": 20, "num_steps": 8}
     found = bvs.robustness(scalar(), threshold=FAR, temperature="theory", **AGAINST, **few)
     assert found.against is not None
@@ -129,6 +129,14 @@ def test_other_temperatures(x64):
     assert found.against is not None
     assert (found.against.inverse_temperature, found.against.temperature) == (0.5, "given")
     assert found.against.temperature_shift is None
+    wide = few | {"initial_scale": 3.0, "num_seeds": 200}
+    found = bvs.robustness(
+        scalar(), threshold=FAR, **AGAINST, **wide
+    )  # still wider than the prior: no beta >= 0 is so wide
+    assert found.against is not None
+    assert found.against.temperature.startswith("theory")
+    assert any("no temperature" in warning for warning in found.warnings)
+    assert not found.trusted
 
 
 @pytest.mark.exact
