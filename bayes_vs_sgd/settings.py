@@ -149,8 +149,14 @@ class Robustness(Ensemble):
     """c: the event is property > c."""
     law: Literal["posterior", "sublevel", "sgd"] = "posterior"
     """posterior: the tempered posterior; sublevel: the prior on {L <= least loss + excess_loss}; sgd: the end of training."""
-    inverse_temperature: float = 1.0
-    """beta of the posterior; 0 is the prior."""
+    against: Literal["posterior"] | None = None
+    """With --law sgd: also how likely the event is under the posterior, the ratio of the odds, and the event along training."""
+    inverse_temperature: float | None = None
+    """beta of the posterior; 0 is the prior; 1 by default. Of --against the matched one by default: it fixes it."""
+    temperature: Literal["fitted", "theory", "loss"] = "fitted"
+    """How the posterior of --against is matched: to the runs by Stein's identity, to T0, or to the runs' mean loss."""
+    num_checkpoints: int = 40
+    """Most checkpoints at which --against looks at the event; the largest number that divides the steps is taken."""
     excess_loss: float | None = None
     """Size of the sublevel set; by default half the number of parameters over n, as far as a regular posterior reaches."""
     num_particles: int = 1000

@@ -11,6 +11,7 @@ from ..robustness.result import Robustness, rounded
 from .estimates import rows_table
 from .figures import COLOURS, GREY, TWO_SIDED, new_figure
 from .influences import HEADS, influence_figure, influence_rows, influence_words
+from .odds import course_figure, odds_rows
 from .page import render, svg
 
 
@@ -23,6 +24,8 @@ def robustness_rows(found: Robustness) -> list[tuple[str, str]]:
         rows.append(("log10", f"{found.log10_probability:.3f}"))
     if found.exact is not None:
         rows.append(("exact", f"{found.exact:.6g}"))
+    if found.against is not None:
+        rows += odds_rows(found.against)
     if found.set_mass is not None:
         mass, error = found.set_mass.value, found.set_mass.standard_error
         rows.append(
@@ -89,6 +92,7 @@ def survival_figure(found: Robustness) -> Figure:
 
 def robustness_page(found: Robustness, model: Model, described: dict[str, Any], command: str) -> str:
     """HTML of a rare event."""
+    event = f"{found.property} > {found.threshold:g}"
     often = "never" if not found.probability > 0 else f"about 1 in {rounded(1 / found.probability)}"
     return render(
         "robustness.html",
@@ -104,6 +108,9 @@ def robustness_page(found: Robustness, model: Model, described: dict[str, Any], 
         curves=svg(influence_figure(found.influence, found.probability), "Probability against the weight of an example")
         if found.influence
         else None,
+        course=None
+        if found.against is None
+        else svg(course_figure(found.against, event), f"Probability of {event} at checkpoints of training"),
         model=described,
         truth=model.truth,
         command=command,

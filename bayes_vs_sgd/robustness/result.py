@@ -8,6 +8,7 @@ import numpy as np
 from ..diagnostics import finite_or_none
 from ..estimate import Estimate
 from .influence import Influence
+from .odds import Odds
 
 COMMON = 0.1
 OF = {
@@ -70,6 +71,8 @@ class Robustness:
         Reasons not to believe it; ``trusted`` if there are none.
     influence
         Which examples, groups and candidates matter, the most influential of each kind first; None where it was not asked.
+    against
+        The same event under another law, and along training; None where it was not asked.
     """
 
     probability: float
@@ -91,6 +94,7 @@ class Robustness:
     trusted: bool
     warnings: list[str]
     influence: list[Influence] | None = None
+    against: Odds | None = None
 
     def in_words(self) -> str:
         """One sentence."""
@@ -105,7 +109,10 @@ class Robustness:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return finite_or_none(asdict(self) | {"words": self.in_words()})
+        found: dict[str, Any] = asdict(self) | {"words": self.in_words()}
+        if self.against is not None:
+            found["against"] |= {"words": self.against.in_words()}
+        return finite_or_none(found)
 
 
 def rounded(number: float) -> str:

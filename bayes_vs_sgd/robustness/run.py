@@ -19,14 +19,17 @@ from ..errors import InputError, nearest
 from ..model import Model
 from ..posterior import Posterior
 from ..settings import Robustness as Settings
-from .draws import posterior_draws
+from .course import along
+from .draws import Draws, posterior_draws
 from .influence import Units, influences, units
-from .methods import Job, by_draws, by_particles
+from .matching import matched_temperature
+from .methods import Job, Part, by_draws, by_particles
+from .odds import loss_gap, odds_against
 from .properties import Property
 from .readout import members, survival
 from .result import Robustness
 from .retraining import retrained
-from .training import train
+from .training import ends, ensemble
 
 
 def robustness(
@@ -72,15 +75,48 @@ def robustness(
 def measure(model: Model, chosen: Settings, key: int, folder: Path | None, say: Callable[[str], None]) -> Robustness:
     """Estimate with settings as the command line has them."""
     started = time.monotonic()
+    name, _, threshold = check(model, chosen)
+    if chosen.law != "sgd":
+        return under(model, chosen, key, folder, say)[0]
+    asked(model, chosen)
+    target = chosen_posterior(model, chosen)
+    study, tree = ensemble(target, name, chosen, key, folder, say, chosen.num_checkpoints if chosen.against else 1)
+    found, _ = under(model, chosen, key, folder, say, ends(study, tree, name))
+    if chosen.against is None:
+        return replace(found, seconds=time.monotonic() - started)
+    matched = matched_temperature(study, tree, chosen)
+    left = started + chosen.max_seconds - time.monotonic()
+    law = {"law": "posterior", "against": None, "inverse_temperature": matched.inverse_temperature, "max_seconds": left}
+    within = None if folder is None else folder / "against"
+    bayes, parts = under(model, replace(chosen, **law), key + 1, within, say)
+    odds = odds_against(found, bayes, matched, loss_gap(target, parts), along(study, tree, name, threshold))
+    warnings = [*found.warnings, *odds.warnings]
+    return replace(
+        found,
+        against=odds,
+        warnings=warnings,
+        trusted=not warnings,
+        num_gradients=found.num_gradients + bayes.num_gradients,
+        seconds=time.monotonic() - started,
+    )
+
+
+def under(
+    model: Model,
+    chosen: Settings,
+    key: int,
+    folder: Path | None,
+    say: Callable[[str], None],
+    drawn: Draws | None = None,
+) -> tuple[Robustness, list[Part]]:
+    """Estimate under one law, of which there may be draws already; and its weighted draws."""
+    started = time.monotonic()
     name, item, threshold = check(model, chosen)
     given = asked(model, chosen)
-    target = Posterior(model, 0.0 if chosen.law == "sublevel" else chosen.inverse_temperature)
+    target = chosen_posterior(model, chosen)
     least = reference_point(model).loss
     job = Job(target, name, item, threshold, chosen, least, key, folder, say, started + chosen.max_seconds)
-    drawn = None
-    if chosen.law == "sgd":
-        drawn = train(target, name, chosen, key, folder, say)
-    elif chosen.law == "posterior":
+    if chosen.law == "posterior":
         total = chosen.num_particles * chosen.num_replicates
         drawn = posterior_draws(target, name, total, key, folder, say)
     found = by_particles(job) if drawn is None else by_draws(job, drawn)
@@ -95,7 +131,7 @@ def measure(model: Model, chosen: Settings, key: int, folder: Path | None, say: 
         changes = retrained(model, name, threshold, rows, chosen, key, folder, say, job.deadline)
         found.settings["retrained"] = len(changes)
         influence[: len(changes)] = [replace(one, retrained=c) for one, c in zip(influence, changes, strict=False)]
-    return Robustness(
+    whole = Robustness(
         probability=probability,
         interval=found.interval,
         log10_probability=float(np.log10(probability)) if probability > 0 else None,
@@ -116,6 +152,13 @@ def measure(model: Model, chosen: Settings, key: int, folder: Path | None, say: 
         warnings=found.warnings,
         influence=influence,
     )
+    return whole, found.parts
+
+
+def chosen_posterior(model: Model, chosen: Settings) -> Posterior:
+    """At the inverse temperature that is given, or 1; of a sublevel set the prior."""
+    beta = 1.0 if chosen.inverse_temperature is None else chosen.inverse_temperature
+    return Posterior(model, 0.0 if chosen.law == "sublevel" else beta)
 
 
 def check(model: Model, chosen: Settings) -> tuple[str, Property, float]:
@@ -136,6 +179,8 @@ def check(model: Model, chosen: Settings) -> tuple[str, Property, float]:
         value = getattr(chosen, setting)
         if value is not None and value < least:
             raise InputError(f"{setting} is {value}: it must be at least {least}")
+    if chosen.against is not None:
+        refuse_against(chosen)
     if chosen.excess_loss is not None and not chosen.excess_loss > 0:
         raise InputError(f"excess_loss is {chosen.excess_loss}: the set is empty, or the minimum alone; give it > 0")
     item = known_names[name]
@@ -146,6 +191,22 @@ def check(model: Model, chosen: Settings) -> tuple[str, Property, float]:
             f"property {name!r} returns {shape.dtype} of shape {shape.shape}: it must return one real number"
         )
     return name, item, float(chosen.threshold)
+
+
+def refuse_against(chosen: Settings) -> None:
+    """Refuse what cannot be held against a posterior."""
+    if chosen.against != "posterior":
+        raise InputError(f"against is {chosen.against!r}: it must be posterior")
+    if chosen.law != "sgd":
+        raise InputError(f"law is {chosen.law!r} against the posterior: give --law sgd, whose runs are held against it")
+    if chosen.temperature not in ("fitted", "theory", "loss"):
+        raise InputError(f"temperature is {chosen.temperature!r}: it must be fitted, theory or loss")
+    if chosen.objective == "posterior" and chosen.inverse_temperature is None:
+        raise InputError(
+            "with --objective posterior the prior's pull on the runs depends on beta: give --inverse-temperature"
+        )
+    if chosen.num_checkpoints < 2:
+        raise InputError(f"num_checkpoints is {chosen.num_checkpoints}: it must be at least 2")
 
 
 def asked(model: Model, chosen: Settings) -> Units | None:

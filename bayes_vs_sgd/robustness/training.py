@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from ..comparison.run import Study
 from ..posterior import Posterior
@@ -17,34 +18,57 @@ LOST = 0.01
 """Most of the runs that may be lost: to drop them conditions the law."""
 
 
+SHARED = ("learning_rate", "batch_size", "num_steps", "num_seeds", "initial_scale", "objective")
+"""Settings that ``compare`` has too."""
+
+
 def train(
     target: Posterior, name: str, chosen: Robustness, key: int, folder: Path | None, say: Callable[[str], None]
 ) -> Draws:
     """Runs of plain SGD, each one draw; learning rate and initial scale as ``compare`` chooses them."""
+    return ends(*ensemble(target, name, chosen, key, folder, say), name)
+
+
+def ensemble(
+    target: Posterior,
+    name: str,
+    chosen: Robustness,
+    key: int,
+    folder: Path | None,
+    say: Callable[[str], None],
+    num_checkpoints: int = 1,
+) -> tuple[Study, xr.DataTree]:
+    """Runs of plain SGD, and what chose their settings.
+
+    Loss and property are recorded at the end and before: at most so many checkpoints, as many as divide the steps.
+    """
     say(f"robustness: {chosen.num_seeds} runs of SGD")
-    shared = ("learning_rate", "batch_size", "num_steps", "num_seeds", "initial_scale", "objective")
-    settings = Compare(**{setting: getattr(chosen, setting) for setting in shared}, dynamics=("sgd",))
-    study = Study(target.model, settings, key, progress=False)
-    tree = whole(
-        simulate(
-            study.dynamics("sgd"),
-            target,
-            key=key,
-            num_chains=chosen.num_seeds,
-            num_steps=chosen.num_steps,
-            num_draws=1,
-            initial_scale=study.initial_scale,
-            observables=["loss", name],
-            folder=None if folder is None else folder / "sgd",
-            progress=False,
-        )
+    settings = Compare(**{setting: getattr(chosen, setting) for setting in SHARED}, dynamics=("sgd",))
+    study = Study(target.model, settings, key, folder, progress=False)
+    tree = simulate(
+        study.dynamics("sgd"),
+        target,
+        key=key,
+        num_chains=chosen.num_seeds,
+        num_steps=chosen.num_steps,
+        num_draws=max(count for count in range(1, num_checkpoints + 1) if chosen.num_steps % count == 0),
+        initial_scale=study.initial_scale,
+        observables=["loss", name],
+        folder=None if folder is None else folder / "sgd",
+        progress=False,
     )
+    return study, whole(tree)
+
+
+def ends(study: Study, tree: xr.DataTree, name: str) -> Draws:
+    """Ends of the runs that are not lost."""
     positions, kept = final_positions(tree)
-    values = np.asarray(tree["posterior"][name].values, float)[kept]
+    values = np.asarray(tree["posterior"][name].values, float)[kept, -1:]
     vectors = np.concatenate([positions[site].reshape(len(kept), 1, -1) for site in sorted(positions)], axis=2)[kept]
     lost = 1 - kept.mean()
     doubts = [f"{lost:.1%} of the runs diverged: those left are another law"] if lost > LOST else []
-    made: dict[str, Any] = {setting: getattr(settings, setting) for setting in shared}
+    made: dict[str, Any] = {setting: getattr(study.settings, setting) for setting in SHARED}
     made |= {"learning_rate": study.learning_rate, "initial_scale": study.initial_scale}
-    gradients = float(chosen.num_seeds) * chosen.num_steps * chosen.batch_size
+    made["num_steps"] = int(tree.attrs["num_steps"])
+    gradients = float(len(kept)) * made["num_steps"] * made["batch_size"]
     return Draws(values, vectors, doubts, gradients, made)
