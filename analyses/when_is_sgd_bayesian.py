@@ -17,6 +17,7 @@ its numbers beside this file.
 
 import argparse
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def main() -> None:
             print(f"{title}; {name}: {', '.join(cell['verdict'] for cell in found)}", flush=True)
     for cell in cells:
         cell["reason"] = reason(cell, cells)
-    Console().print(table(cells))
+    Console(width=150).print(table(cells))
     write_analysis(arguments.out, "when_is_sgd_bayesian", cells, draw(cells))
 
 
@@ -321,7 +322,7 @@ def draw(cells: list[dict]) -> Figure:
         if row == 0:
             panel.set_title(network.replace(", ", ",\n"), fontsize=8)
         if column == 0:
-            panel.set_ylabel(kind.replace(", ", ",\n") + "\n\nbatch", fontsize=8)
+            panel.set_ylabel(textwrap.fill(kind, 16) + "\n\nbatch", fontsize=8)
         if row == len(rows) - 1:
             panel.set_xlabel("learning rate x sharpness", fontsize=7)
     for label, shade in (

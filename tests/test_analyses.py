@@ -163,7 +163,9 @@ def test_the_map_has_the_temperatures_that_theory_gives_and_batches_are_bayesian
         factor = 1 + 3 / c["batch"] if c["kind"] in of_batches else 1
         assert abs(c["temperature"] - 1 / (1 - c["rate"] * factor / 2)) < 4 * c["error"], c
     assert {c["verdict"] for c in equal if c["rate"] < 0.2} == {"match"}
-    assert {c["verdict"] for c in others if c["kind"] in of_batches[:2]} == {"mismatch"}
+    kept = [c for c in others if c["kind"] in of_batches[:2] and c["temperature"] is not None]  # others lost runs
+    assert len(kept) >= 40
+    assert {c["verdict"] for c in kept} == {"mismatch"}
 
 
 @pytest.mark.exact
