@@ -1,8 +1,9 @@
 """How probable each kind of function is under the two laws.
 
-A kind says of each primary observable of the function whether it lies above the reference's median: 2^k kinds of k observables.
-Where the laws are the same all points (P_Bayes, P_SGD) lie on the diagonal (Mingard et al., JMLR 22 (2021) 79, whose functions
-are patterns of signs on held-out inputs). They explain a verdict and have no part in it.
+A kind says of each primary observable of the function whether it lies in the reference's lowest tenth, its highest or between:
+3^k kinds of k observables, whose probabilities differ by powers of ten. Where the laws are the same all points
+(P_Bayes, P_SGD) lie on the diagonal (Mingard et al., JMLR 22 (2021) 79, whose functions are patterns of signs on held-out
+inputs). They explain a verdict and have no part in it.
 """
 
 from collections.abc import Sequence
@@ -16,17 +17,19 @@ from ..diagnostics import finite_or_none
 from ..robustness.draws import binomial_interval, share_beyond
 from .effects import Sample
 
-MOST_OBSERVABLES = 4
+MOST_OBSERVABLES = 3
+TENTHS = (0.1, 0.9)
+LEVELS = ("low", "middle", "high")
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A kind of function: which observables are above the median, and its probability under the run and the reference.
+    """A kind of function: where its observables lie, and its probability under the run and the reference.
 
     Intervals are Clopper and Pearson's, at 95 %, of as many draws as are independent.
     """
 
-    above: dict[str, bool]
+    levels: dict[str, str]
     probability: float
     interval: tuple[float, float]
     reference_probability: float
@@ -38,16 +41,19 @@ class Pattern:
 
 
 def patterns(names: Sequence[str], ours: Sequence[Sample], theirs: Sequence[Sample]) -> list[Pattern]:
-    """Probability of each kind that either law has, the reference's most probable first; of the first four observables."""
+    """Probability of each kind that either law has, the reference's most probable first; of the first three observables."""
     names = list(names)[:MOST_OBSERVABLES]
-    medians = [np.median(sample.values) for sample in theirs[: len(names)]]
-    over = [np.stack([s.values > m for s, m in zip(side, medians, strict=False)]) for side in (ours, theirs)]
+    bounds = [np.quantile(sample.values, TENTHS) for sample in theirs[: len(names)]]
+    level = [
+        np.stack([np.digitize(x.values, b) for x, b in zip(side, bounds, strict=False)]) for side in (ours, theirs)
+    ]
     found = []
-    for signs in product((False, True), repeat=len(names)) if names else ():
-        column = np.array(signs)[:, None, None]
-        (share, interval), (other, its) = (_probability((side == column).all(axis=0)) for side in over)
+    for kind in product(range(len(LEVELS)), repeat=len(names)) if names else ():
+        column = np.array(kind)[:, None, None]
+        (share, interval), (other, its) = (_probability((side == column).all(axis=0)) for side in level)
         if share or other:
-            found.append(Pattern(dict(zip(names, signs, strict=True)), share, interval, other, its))
+            words = {name: LEVELS[k] for name, k in zip(names, kind, strict=True)}
+            found.append(Pattern(words, share, interval, other, its))
     return sorted(found, key=lambda pattern: -pattern.reference_probability)
 
 

@@ -181,7 +181,8 @@ def pattern_figure(comparisons: Sequence[Comparison]) -> Figure:
     """Probability of each kind of function under each dynamics against that under its posterior, with 95 % intervals."""
     figure = new_figure(4.2, 4.2)
     axes = figure.subplots()
-    least = min(max(p.interval[0], p.probability, 1e-4) for c in comparisons for p in c.patterns) / 2
+    shares = [x for c in comparisons for p in c.patterns for x in (p.probability, p.reference_probability) if x > 0]
+    least = min(shares) / 2
     axes.plot([least, 1], [least, 1], color=GREY, linewidth=1)
     for c in comparisons:
         points = [(p.reference_probability, p.probability, p.reference_interval, p.interval) for p in c.patterns]
