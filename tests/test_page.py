@@ -62,8 +62,8 @@ def test_the_page_is_one_small_file_with_everything_described(html):
     assert not re.findall(r"url\((?!#)", html)
     assert "@import" not in html
     figures = html.count("<svg ")
-    # spectra by network; effects, densities by dynamics; the width of the margins; distributions, paths by observable
-    assert figures == 2 + 2 + 2 + 1 + 6 + 6
+    # spectra by network; effects, densities by dynamics; margins, kinds of function; distributions, paths by observable
+    assert figures == 2 + 2 + 2 + 2 + 6 + 6
     assert html.count('<svg role="img" aria-label="') == figures
     assert len(set(re.findall(r'<clipPath id="(\w+)"', html))) > 0
     assert page.INK not in html

@@ -43,12 +43,14 @@ class Pattern:
 def patterns(names: Sequence[str], ours: Sequence[Sample], theirs: Sequence[Sample]) -> list[Pattern]:
     """Probability of each kind that either law has, the reference's most probable first; of the first three observables."""
     names = list(names)[:MOST_OBSERVABLES]
+    if not names:
+        return []
     bounds = [np.quantile(sample.values, TENTHS) for sample in theirs[: len(names)]]
     level = [
         np.stack([np.digitize(x.values, b) for x, b in zip(side, bounds, strict=False)]) for side in (ours, theirs)
     ]
     found = []
-    for kind in product(range(len(LEVELS)), repeat=len(names)) if names else ():
+    for kind in product(range(len(LEVELS)), repeat=len(names)):
         column = np.array(kind)[:, None, None]
         (share, interval), (other, its) = (_probability((side == column).all(axis=0)) for side in level)
         if share or other:
