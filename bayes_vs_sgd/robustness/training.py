@@ -7,16 +7,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..comparison.compare import LOST_LIMIT
 from ..comparison.run import Study
 from ..posterior import Posterior
 from ..results import final_positions, whole
 from ..settings import Compare, Robustness
 from ..simulate import simulate
 from .draws import Draws
-
-LOST = 0.01
-"""Most of the runs that may be lost: to drop them conditions the law."""
-
 
 SHARED = ("learning_rate", "batch_size", "num_steps", "num_seeds", "initial_scale", "objective")
 """Settings that ``compare`` has too."""
@@ -66,7 +63,7 @@ def ends(study: Study, tree: xr.DataTree, name: str) -> Draws:
     values = np.asarray(tree["posterior"][name].values, float)[kept, -1:]
     vectors = np.concatenate([positions[site].reshape(len(kept), 1, -1) for site in sorted(positions)], axis=2)[kept]
     lost = 1 - kept.mean()
-    doubts = [f"{lost:.1%} of the runs diverged: those left are another law"] if lost > LOST else []
+    doubts = [f"{lost:.1%} of the runs diverged: those left are another law"] if lost > LOST_LIMIT else []
     made: dict[str, Any] = {setting: getattr(study.settings, setting) for setting in SHARED}
     made |= {"learning_rate": study.learning_rate, "initial_scale": study.initial_scale}
     made["num_steps"] = int(tree.attrs["num_steps"])
