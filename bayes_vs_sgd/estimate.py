@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from arviz_stats.base.array import array_stats
+from jaxtyping import Float
 from scipy import stats
+
+from .diagnostics import ess
 
 LEVEL = 0.95
 FALSE_ALARM = 1e-3
@@ -55,3 +59,22 @@ def jackknife(function: Callable, *sums: np.ndarray) -> tuple[Any, Any]:
         [function(*((t - s[r]) / (count - 1) for t, s in zip(totals, sums, strict=True))) for r in range(count)]
     )
     return function(*(t / count for t in totals)), np.sqrt((count - 1) * left.var(axis=0))
+
+
+def share_beyond(values: Float[np.ndarray, "chain draw"], threshold: float) -> tuple[float, float]:
+    """Share of the draws beyond a threshold, and the number of independent draws that would tell it as well."""
+    beyond = (values > threshold).astype(float)
+    if values.shape[1] == 1:
+        return float(beyond.mean()), float(values.size)
+    if np.ptp(beyond) == 0:
+        return float(beyond.mean()), min(ess(values), float(values.size))
+    independent = float(np.asarray(array_stats.ess(beyond, chain_axis=0, draw_axis=1, method="mean")))
+    return float(beyond.mean()), min(independent, float(values.size))
+
+
+def binomial_interval(probability: float, number: float) -> tuple[float, float]:
+    """Clopper and Pearson's 95 % interval of a share among so many independent draws."""
+    hits, tail = probability * number, (1 - LEVEL) / 2
+    low = float(stats.beta.ppf(tail, hits, number - hits + 1)) if hits > 0 else 0.0
+    high = float(stats.beta.isf(tail, hits + 1, number - hits)) if hits < number else 1.0
+    return low, high

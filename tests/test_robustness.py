@@ -13,9 +13,8 @@ from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.curvature import reference_point
-from bayes_vs_sgd.estimate import differ
+from bayes_vs_sgd.estimate import binomial_interval, differ
 from bayes_vs_sgd.report.robustness import robustness_page
-from bayes_vs_sgd.robustness.draws import binomial_interval
 from bayes_vs_sgd.robustness.particles import Problem, replicates
 from bayes_vs_sgd.robustness.result import rounded
 from bayes_vs_sgd.theory.rare_events import (

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..diagnostics import finite_or_none
-from ..robustness.draws import binomial_interval, share_beyond
+from ..estimate import binomial_interval, share_beyond
 from .effects import Sample
 
 MOST_OBSERVABLES = 3

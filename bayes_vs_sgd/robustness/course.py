@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from ..comparison.run import Study
+from ..estimate import binomial_interval
 from ..results import final_positions
 from ..start import places
-from .draws import binomial_interval
 from .tilt import property_at
 
 

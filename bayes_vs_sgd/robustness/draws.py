@@ -8,19 +8,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from arviz_stats.base.array import array_stats
 from jaxtyping import Array, Float
-from scipy import stats
 
-from ..diagnostics import RHAT_LIMIT, ess, rhat
+from ..comparison.run import CAREFUL
+from ..diagnostics import RHAT_LIMIT, rhat
 from ..dynamics import NUTS, Grid
-from ..estimate import LEVEL
 from ..posterior import Posterior
 from ..results import whole
 from ..simulate import simulate
 
-CAREFUL = 0.98
-"""Acceptance rate of NUTS: at 0.8 singular posteriors diverge in 1 % of the draws, at 0.98 in none."""
 NUM_CHAINS, NUM_WARMUP = 64, 200
 FEWEST_DRAWS = 32
 """Of a chain, for R-hat to mean something."""
@@ -77,22 +73,3 @@ def as_vectors(target: Posterior, positions: Mapping[str, np.ndarray]) -> Float[
 @eqx.filter_jit
 def _vectors(target: Posterior, rows: dict[str, Array]) -> Array:
     return jax.vmap(lambda values: target.flat(target.model.unconstrain(values)))(rows)
-
-
-def share_beyond(values: Float[np.ndarray, "chain draw"], threshold: float) -> tuple[float, float]:
-    """Share of the draws beyond a threshold, and the number of independent draws that would tell it as well."""
-    beyond = (values > threshold).astype(float)
-    if values.shape[1] == 1:
-        return float(beyond.mean()), float(values.size)
-    if np.ptp(beyond) == 0:
-        return float(beyond.mean()), min(ess(values), float(values.size))
-    independent = float(np.asarray(array_stats.ess(beyond, chain_axis=0, draw_axis=1, method="mean")))
-    return float(beyond.mean()), min(independent, float(values.size))
-
-
-def binomial_interval(probability: float, number: float) -> tuple[float, float]:
-    """Clopper and Pearson's 95 % interval of a share among so many independent draws."""
-    hits, tail = probability * number, (1 - LEVEL) / 2
-    low = float(stats.beta.ppf(tail, hits, number - hits + 1)) if hits > 0 else 0.0
-    high = float(stats.beta.isf(tail, hits + 1, number - hits)) if hits < number else 1.0
-    return low, high

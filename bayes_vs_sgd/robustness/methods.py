@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ..errors import InputError
-from ..estimate import Estimate, from_replicates
+from ..estimate import Estimate, binomial_interval, from_replicates, share_beyond
 from ..posterior import Posterior
 from ..settings import Robustness as Settings
 from ..tempered import FromPrior
-from .draws import Draws, binomial_interval, share_beyond
+from .draws import Draws
 from .particles import Problem, Replicate, doubts, log_interval, until_agreed
 from .properties import Property
 from .tilt import Pool, property_at
