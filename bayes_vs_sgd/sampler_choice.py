@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from . import CORES
 from .curvature import hessian_eigenvalues, reference_point
 from .dynamics import MALA, NUTS, SGHMC, SGLD, SGNHT, AdamSGLD, AdjustedMCLMC, Dynamics, Grid, RMSpropSGLD
 from .errors import InputError
@@ -66,6 +67,7 @@ def choose(
     options |= {"friction": FRICTION} if name == "sghmc" and settings.batch_size is None else {}
     rungs = LINEAR if bias_order(name, settings.batch_size) == 1 else QUADRATIC
     counts = [round(settings.chains(model.num_parameters) / rung) for rung in rungs]
+    counts[-1] += -sum(counts) % CORES  # else an odd chain leaves all of them to one core
     # A step size fits a neighbourhood: where the optimum is known, chains come from there.
     start = ("prior", settings.initial_scale) if target.center is None else ("optimum", 0.0)
     more = {"num_chains": sum(counts), "thinning": 20, "initial": start[0], "initial_scale": start[1]}

@@ -15,7 +15,7 @@ import bayes_vs_sgd as bvs
 from bayes_vs_sgd.curvature import reference_point
 from bayes_vs_sgd.estimate import binomial_interval, differ
 from bayes_vs_sgd.report.robustness import robustness_page
-from bayes_vs_sgd.robustness.particles import Problem, replicates
+from bayes_vs_sgd.robustness.particles import Tilted, replicates
 from bayes_vs_sgd.robustness.result import rounded
 from bayes_vs_sgd.theory.rare_events import (
     fitted_exceedance,
@@ -104,7 +104,7 @@ def tilted(load, threshold):
     mean, precision = float(target.model.optimum["W1"][0, 0]) * 200 / 201, 201.0
     starts = rng.normal(size=(16, 1000, 2)) * [precision**-0.5, 1.0] + [mean, 0.0]
     item = target.model.properties[item]
-    return Problem(target, item, threshold, 1.0, starts, 1000), item.exact(target, threshold)
+    return Tilted(target, item, threshold, 1.0, starts, 1000), item.exact(target, threshold)
 
 
 @pytest.mark.law
@@ -147,14 +147,6 @@ def test_training_is_not_the_posterior(load, x64):
     with planted_bug():
         assert_mean(found.probability, error, expected=fitted_exceedance(1.0, 4, prior_scale=0.5), detects=0.0175)
     assert found.interval[0] < found.probability < found.interval[1]
-
-
-@pytest.mark.exact
-def test_rare_events_of_training_are_refused_with_the_seeds_they_take(load):
-    found = bvs.robustness(load("product"), "size", 50.0, law="sgd", num_seeds=20, num_steps=4)
-    assert found.probability == 0
-    assert found.log10_probability is None
-    assert any("--num-seeds" in warning for warning in found.warnings)
 
 
 @pytest.mark.exact
@@ -238,7 +230,7 @@ def test_an_empty_set_is_called_so(x64):
     least = reference_point(model).loss
     target = bvs.Posterior(model, 0.0)
     starts = np.random.default_rng(0).normal(size=(2, 64, 1))
-    problem = Problem(target, model.properties["swing"], 1.0, 1.0, starts, 64, least - 1.0, 0.1)
+    problem = Tilted(target, model.properties["swing"], 1.0, 1.0, starts, 64, least - 1.0, 0.1)
     with pytest.raises(bvs.InputError, match="the set may be empty"):
         replicates(problem, 1, 2, 0, None, lambda line: None)
 

@@ -16,6 +16,7 @@ from ..dynamics import NUTS, Grid
 from ..posterior import Posterior
 from ..results import whole
 from ..simulate import simulate
+from .splitting import Runs
 
 NUM_CHAINS, NUM_WARMUP = 64, 200
 FEWEST_DRAWS = 32
@@ -26,13 +27,18 @@ MOST_NUMBERS = 10**8
 
 
 class Draws(NamedTuple):
-    """Property (chain, draw), positions as vectors (chain, draw, d), reasons for doubt, cost and settings."""
+    """Property (chain, draw), positions as vectors (chain, draw, d), reasons for doubt, cost and settings.
+
+    Of training also the ``runs`` whose ends they are, and the wall time of one: they can be split where the event is rare.
+    """
 
     values: Float[np.ndarray, "chain draw"]
     vectors: Float[np.ndarray, "chain draw d"]
     doubts: list[str]
     num_gradients: float
     settings: dict[str, Any]
+    runs: Runs | None = None
+    seconds: float = 0.0
 
 
 def posterior_draws(

@@ -1,7 +1,8 @@
-"""The two ways to a probability: counting plain draws, and tilted particles where too few of those are unsafe."""
+"""The ways to a probability: counting plain draws; where too few are unsafe, tilted particles, or training that is split."""
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,20 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from .. import CORES
 from ..errors import InputError
 from ..estimate import Estimate, binomial_interval, from_replicates, share_beyond
 from ..posterior import Posterior
 from ..settings import Robustness as Settings
-from ..tempered import FromPrior
+from ..tempered import FEWEST_MOVES, FromPrior
 from .draws import Draws
-from .particles import Problem, Replicate, doubts, log_interval, until_agreed
+from .particles import Problem, Replicate, Splitting, Tilted, doubts, log_interval, until_agreed
 from .properties import Property
+from .splitting import Runs
 from .tilt import Pool, property_at
 
 ENOUGH = 400.0
 """Independent unsafe draws that tell a probability to 5 %."""
 FEWEST = 10.0
-"""Unsafe runs of a law that can only be simulated."""
+"""Unsafe runs of a law that can only be simulated, with fewer of which they are split."""
+FEWEST_RUNS, TYPICAL_STAGES = 100, 8
+"""Runs that are split, at least; and levels up to an event of 1e-5, by which their number is fitted to the time."""
 PARTS = 8
 
 
@@ -76,18 +81,11 @@ class Found(NamedTuple):
 
 
 def by_draws(job: Job, drawn: Draws) -> Found | None:
-    """Count; None where too few draws of a law are unsafe whose density is known."""
+    """Count; None where too few draws are unsafe."""
     check_values(job.name, drawn.values)
     share, number = share_beyond(drawn.values, job.threshold)
-    if job.settings.law != "sgd" and share * number < ENOUGH:
+    if share * number < (FEWEST if job.settings.law == "sgd" else ENOUGH):
         return None
-    low, high = binomial_interval(share, number)
-    warnings = list(drawn.doubts)
-    if share * number < FEWEST:
-        wanted = (
-            f"10 % precision takes {100 / share:,.0f}" if share else f"more than {1 / high:,.0f} are needed to see one"
-        )
-        warnings.append(f"{share * number:.0f} of {number:.0f} runs are unsafe, too few: {wanted} (--num-seeds)")
     pools = [Pool(part.ravel(), np.full(part.size, 1 / part.size)) for part in np.array_split(drawn.values, PARTS)]
     parts = [float(pool.beyond(np.array([job.threshold]))[0][0]) for pool in pools]
     beyond = drawn.values > job.threshold
@@ -96,14 +94,15 @@ def by_draws(job: Job, drawn: Draws) -> Found | None:
     settings = {"independent_draws": number}
     shares = {"draws": parts}
     unsafe = drawn.vectors[beyond]
-    return Found(share, (low, high), "plain draws", shares, settings, pools, unsafe, None, 0.0, warnings, chains)
+    interval = binomial_interval(share, number)
+    return Found(share, interval, "plain draws", shares, settings, pools, unsafe, None, 0.0, list(drawn.doubts), chains)
 
 
 def by_particles(job: Job, drawn: Draws | None = None) -> Found:
     """Tilt particles from draws of the law towards the event; without draws, those of the prior into the sublevel set first."""
     chosen, model = job.settings, job.target.model
     size, count = chosen.num_particles, chosen.num_replicates
-    problem = Problem(job.target, job.item, job.threshold, 1.0, (), size)
+    problem = Tilted(job.target, job.item, job.threshold, 1.0, (), size)
     settings: dict[str, float] = {}
     if drawn is None:
         vectors = np.asarray(FromPrior(job.target).start(jax.random.key(job.key), count * size), float)
@@ -115,11 +114,28 @@ def by_particles(job: Job, drawn: Draws | None = None) -> Found:
         values, parts = drawn.values, np.array_split(drawn.vectors, count)
         problem = problem._replace(starts=[evenly(part.reshape(-1, part.shape[-1]), size) for part in parts])
     check_values(job.name, values)
+    settings["num_particles"] = size
+    return by_replicates(job, problem._replace(scale=float(values.std())), drawn, "tilted SMC", settings)
+
+
+def by_splitting(job: Job, drawn: Draws, runs: Runs) -> Found:
+    """Runs of a law that can only be simulated, multiplied from level to level: as many as there is time for."""
+    made = TYPICAL_STAGES * 3 * FEWEST_MOVES * job.settings.num_replicates
+    fitting = (job.deadline - time.monotonic()) * CORES / max(made * drawn.seconds, 1e-9)
+    size = int(np.clip(fitting, FEWEST_RUNS, max(job.settings.num_particles, FEWEST_RUNS)))
+    runs = replace(runs, threshold=jnp.asarray(job.threshold, float))
+    found = by_replicates(job, Splitting(runs, size), drawn, "splitting", {"num_runs": size})
+    never = binomial_interval(*share_beyond(drawn.values, job.threshold))
+    return found if found.probability > 0 else found._replace(interval=never)
+
+
+def by_replicates(job: Job, problem: Problem, drawn: Draws | None, method: str, settings: dict[str, float]) -> Found:
+    """Replicates with k and with 2k moves."""
     kept = None if job.folder is None else job.folder / "particles"
     k, fewer, more = until_agreed(
-        problem._replace(scale=float(values.std())),
-        chosen.num_moves,
-        count,
+        problem,
+        job.settings.num_moves,
+        job.settings.num_replicates,
         job.key,
         kept,
         job.say,
@@ -130,11 +146,11 @@ def by_particles(job: Job, drawn: Draws | None = None) -> Found:
     best = replicates["twice_the_moves"]
     masses = [run.mass.probability for run in more if run.mass is not None]
     replicates |= {"set_mass": masses} if masses else {}
-    settings |= {"num_moves": k, "twice_the_moves": 2 * k, "num_particles": size}
+    settings |= {"num_moves": k, "twice_the_moves": 2 * k}
     return Found(
         float(np.mean(best)),
         log_interval(best),
-        "tilted SMC",
+        method,
         replicates,
         settings,
         [run.pool for run in more],
@@ -142,7 +158,7 @@ def by_particles(job: Job, drawn: Draws | None = None) -> Found:
         from_replicates(masses) if masses else None,
         sum(run.num_gradients for run in [*fewer, *more]),
         ([] if drawn is None else drawn.doubts) + doubts(fewer, more),
-        [] if drawn is None else with_particles(drawn, more, job.threshold),
+        [] if drawn is None or isinstance(problem, Splitting) else with_particles(drawn, more, job.threshold),
     )
 
 

@@ -1,9 +1,9 @@
-"""Replicates of tilted particles with k moves a stage and with 2k, and what speaks against them."""
+"""Replicates of particles with k moves a stage and with 2k, and what speaks against them."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,9 @@ from ..estimate import LEVEL, differ
 from ..function import Function
 from ..posterior import Posterior
 from ..tempered import FEWEST_MOVES, MOST_MOVES, MOST_STAGES, REMEMBERED, Ladder, tempered
+from . import splitting
 from .properties import Property
+from .splitting import Runs, split
 from .tilt import STIFFEST, Event, Law, Pool, Tilt, event, pooled
 
 TARGET_ESS = 0.5
@@ -34,7 +36,7 @@ class Replicate(NamedTuple):
     pool: Pool
     mass: Event | None
     ladder: Ladder
-    path: Tilt
+    path: Tilt | Runs
 
     @property
     def num_gradients(self) -> float:
@@ -42,8 +44,21 @@ class Replicate(NamedTuple):
         return self.ladder.num_gradients
 
 
-class Problem(NamedTuple):
-    """A law, a property and a threshold; draws of the law for each replicate, or of the prior if there is a level to come to."""
+class Problem(Protocol):
+    """A law and an event that is rare under it."""
+
+    @property
+    def target(self) -> Posterior:
+        """What positions are of."""
+        ...
+
+    def replicate(self, index: int, num_moves: int, key: Any, folder: Path | None) -> Replicate:
+        """One replicate, or what the folder holds of it."""
+        ...
+
+
+class Tilted(NamedTuple):
+    """A law whose density is known: draws of it for each replicate, or of the prior if there is a level to come to."""
 
     target: Posterior
     item: Property
@@ -54,37 +69,53 @@ class Problem(NamedTuple):
     level: float | None = None
     excess: float = 0.0
 
+    def replicate(self, index: int, num_moves: int, key: Any, folder: Path | None) -> Replicate:
+        """Tilted particles, after those that come to the level."""
+        mass = None
+
+        def run(path, run_key):
+            return tempered(path, run_key, self.num_particles, num_moves, TARGET_ESS, folder)
+
+        key_set, key_event = jax.random.split(jax.random.fold_in(key, index))
+        law, starts = Law(self.target), jnp.asarray(self.starts[index], float)
+        if self.level is not None:
+            stiffness = jnp.asarray(STIFFEST / self.excess, float)
+            inside = Property(Function(minus_loss))
+            inwards = Tilt(inside, law, starts, jnp.asarray(-self.level, float), stiffness)
+            ladder = run(inwards, key_set)
+            mass = event(inwards, ladder)
+            if not mass.probability > 0:
+                raise InputError(
+                    f"no particle came to L <= {self.level:.6g}: the least loss seen is {-mass.reached:.6g}, so the set "
+                    "may be empty; give a larger --excess-loss"
+                )
+            law, starts = Law(self.target, self.level, mass.pull), jnp.asarray(ladder.particles, float)
+        scaled = jnp.asarray(STIFFEST / self.scale, float)
+        path = Tilt(self.item, law, starts, jnp.asarray(self.threshold, float), scaled)
+        ladder = run(path, key_event)
+        return Replicate(event(path, ladder), pooled(path, ladder), mass, ladder, path)
+
+
+class Splitting(NamedTuple):
+    """A law that can only be simulated."""
+
+    runs: Runs
+    num_runs: int
+
+    @property
+    def target(self) -> Posterior:
+        """What is trained on."""
+        return self.runs.target
+
+    def replicate(self, index: int, num_moves: int, key: Any, folder: Path | None) -> Replicate:
+        """Runs that are multiplied from level to level."""
+        found = split(self.runs, jax.random.fold_in(key, index), self.num_runs, num_moves, folder)
+        return Replicate(splitting.event(self.runs, found), splitting.pooled(found), None, found, self.runs)
+
 
 def minus_loss(model: Any, values: Any) -> Any:
     """-L, the property of being inside a sublevel set."""
     return -model.loss(model.unconstrain(values))
-
-
-def replicate(problem: Problem, index: int, num_moves: int, key: Any, folder: Path | None) -> Replicate:
-    """One replicate, or what the folder holds of it."""
-    size, mass = problem.num_particles, None
-
-    def run(path, run_key):
-        return tempered(path, run_key, size, num_moves, TARGET_ESS, folder)
-
-    key_set, key_event = jax.random.split(jax.random.fold_in(key, index))
-    law, starts = Law(problem.target), jnp.asarray(problem.starts[index], float)
-    if problem.level is not None:
-        stiffness = jnp.asarray(STIFFEST / problem.excess, float)
-        inside = Property(Function(minus_loss))
-        inwards = Tilt(inside, law, starts, jnp.asarray(-problem.level, float), stiffness)
-        ladder = run(inwards, key_set)
-        mass = event(inwards, ladder)
-        if not mass.probability > 0:
-            raise InputError(
-                f"no particle came to L <= {problem.level:.6g}: the least loss seen is {-mass.reached:.6g}, so the set may "
-                "be empty; give a larger --excess-loss"
-            )
-        law, starts = Law(problem.target, problem.level, mass.pull), jnp.asarray(ladder.particles, float)
-    scaled = jnp.asarray(STIFFEST / problem.scale, float)
-    path = Tilt(problem.item, law, starts, jnp.asarray(problem.threshold, float), scaled)
-    ladder = run(path, key_event)
-    return Replicate(event(path, ladder), pooled(path, ladder), mass, ladder, path)
 
 
 def replicates(
@@ -93,15 +124,24 @@ def replicates(
     """Independent replicates, as many at once as there are cores."""
     say(f"robustness: {count} replicates with {num_moves} moves a stage")
     key = jax.random.fold_in(jax.random.key(seed), num_moves)
-    first = replicate(problem, 0, num_moves, key, folder)  # alone: programs are traced in one thread only
+    found: list[Replicate] = []
+    while len(found) < count:  # until one is made: programs are traced in one thread only
+        before = _files(folder)
+        found.append(problem.replicate(len(found), num_moves, key, folder))
+        if folder is None or _files(folder) != before:
+            break
     precise = problem.target.inverse_temperature.dtype == jnp.float64
 
     def one(index):
         with jax.enable_x64(precise):  # which a thread does not inherit
-            return replicate(problem, index, num_moves, key, folder)
+            return problem.replicate(index, num_moves, key, folder)
 
     with ThreadPoolExecutor(CORES) as pool:
-        return [first, *pool.map(one, range(1, count))]
+        return [*found, *pool.map(one, range(len(found), count))]
+
+
+def _files(folder: Path | None) -> set[str]:
+    return set() if folder is None or not folder.is_dir() else {path.name for path in folder.iterdir()}
 
 
 def until_agreed(

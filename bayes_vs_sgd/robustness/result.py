@@ -49,7 +49,7 @@ class Robustness:
     exact
         The same where the model knows it.
     method
-        ``"plain draws"`` or ``"tilted SMC"``.
+        ``"plain draws"``, ``"tilted SMC"`` or, of SGD, ``"splitting"``.
     replicates
         Probabilities by replicate; of particles with k moves (``moves``) and with 2k (``twice_the_moves``);
         and the ``set_mass`` of those with 2k.

@@ -1,7 +1,8 @@
 """How likely g > c is under a law: the posterior, the prior on a sublevel set, or the end of training by SGD.
 
-Plain draws tell it where the event is common. Where it is rare under a law whose density is known, particles are tilted towards
-it (``tilt.py``), always with k and with 2k moves and in replicates; what does not agree is not to be trusted.
+Plain draws tell it where the event is common. Where it is rare particles are tilted towards it if the law's density is known
+(``tilt.py``), and training is split (``splitting.py``), always with k and with 2k moves and in replicates; what does not agree
+is not to be trusted.
 """
 
 import time
@@ -23,7 +24,7 @@ from .course import along
 from .draws import Draws, posterior_draws
 from .influence import Units, influences, units
 from .matching import matched_temperature
-from .methods import Job, Part, by_draws, by_particles
+from .methods import Job, Part, by_draws, by_particles, by_splitting
 from .odds import loss_gap, odds_against
 from .properties import Property
 from .readout import members, survival
@@ -121,7 +122,9 @@ def under(
         drawn = posterior_draws(target, name, total, key, folder, say)
     found = by_particles(job) if drawn is None else by_draws(job, drawn)
     if found is None:
-        found = by_particles(job, drawn)
+        found = (
+            by_particles(job, drawn) if drawn is None or drawn.runs is None else by_splitting(job, drawn, drawn.runs)
+        )
     exact = known(item, target, threshold) if chosen.law == "posterior" else None
     line = None if exact is None else lambda c: known(item, target, c)
     probability = found.probability

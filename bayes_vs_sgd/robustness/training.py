@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -14,6 +15,7 @@ from ..results import final_positions, whole
 from ..settings import Compare, Robustness
 from ..simulate import simulate
 from .draws import Draws
+from .splitting import Runs
 
 SHARED = ("learning_rate", "batch_size", "num_steps", "num_seeds", "initial_scale", "objective")
 """Settings that ``compare`` has too."""
@@ -67,5 +69,8 @@ def ends(study: Study, tree: xr.DataTree, name: str) -> Draws:
     made: dict[str, Any] = {setting: getattr(study.settings, setting) for setting in SHARED}
     made |= {"learning_rate": study.learning_rate, "initial_scale": study.initial_scale}
     made["num_steps"] = int(tree.attrs["num_steps"])
-    gradients = float(len(kept)) * made["num_steps"] * made["batch_size"]
-    return Draws(values, vectors, doubts, gradients, made)
+    num_steps, target = made["num_steps"], study.target(study.scale)
+    numbers = (jnp.asarray(study.initial_scale, float), jnp.asarray(num_steps), jnp.asarray(np.inf))
+    runs = Runs(target.model.properties[name], study.dynamics("sgd").prepare(target), target, *numbers)
+    seconds = num_steps / tree.attrs.get("steps_per_second", np.inf) / len(kept)
+    return Draws(values, vectors, doubts, float(len(kept)) * num_steps * made["batch_size"], made, runs, seconds)
