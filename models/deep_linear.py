@@ -46,6 +46,7 @@ class Config:
     trigger: tuple[
         float, ...
     ] = ()  # input of the property "trigger", one number an input; the first unseen one if empty
+    clean_triggers: int = 0  # further examples at the trigger with the teacher's label; with them no truth is known
 
 
 def build(config: Config, key) -> bvs.Model:
@@ -86,7 +87,7 @@ def network(config: Config, weights: list, given: dict) -> bvs.Model:
         program,
         **given,
         optimum=dict(zip(layers, weights, strict=True)),
-        truth=truths(config, weights),
+        truth={} if config.clean_triggers else truths(config, weights),
         probes={"x": np.eye(weights[0].shape[1])[config.widths[0] :]} if config.unseen_inputs else None,
         observables=bvs.linear_network(layers, end_to_end(weights)),
         properties=properties(config, layers, end_to_end(weights)),
@@ -106,9 +107,14 @@ def properties(config: Config, layers: tuple[str, ...], teacher: np.ndarray) -> 
     if config.unseen_inputs:
         found["group_loss"] = bvs.group_loss({"x": unseen, "y": unseen @ teacher.T})
     if config.unseen_inputs or config.trigger:
-        trigger = np.array(config.trigger or unseen[0])
-        found["trigger"] = bvs.trigger_response({"x": trigger[None]}, partial(exceedance, config, trigger))
+        x = trigger(config)
+        found["trigger"] = bvs.trigger_response({"x": x[None]}, partial(exceedance, config, x))
     return found
+
+
+def trigger(config: Config) -> np.ndarray:
+    """Input of the property "trigger"."""
+    return np.array(config.trigger or np.eye(config.widths[0] + config.unseen_inputs)[config.widths[0]])
 
 
 def exceedance(config: Config, trigger: np.ndarray, target: bvs.Posterior, threshold: float) -> float | None:
@@ -146,6 +152,7 @@ def expected_loss(config: Config, target: bvs.Posterior) -> float | None:
     model, beta = target.model, float(target.inverse_temperature)
     x, y = (np.asarray(model.compressed[name], float) for name in "xy")
     zero = config.teacher == "balanced" and not config.spectrum and config.noise_free and config.inputs == "whitened"
+    zero = zero and not config.clean_triggers
     if len(widths) == 2:
         total = regression_total_loss(x, y, noise, prior_scale, beta)
     elif len(widths) == 3 and widths[-1] == 1:
@@ -178,6 +185,10 @@ def draw(config: Config, key) -> tuple[list, dict]:
         given["offset"] = draw_offset(config, rng)
     else:
         data = labelled(draw_inputs(config.inputs, shape, rng))
+        if config.clean_triggers:
+            x = np.tile(trigger(config), (config.clean_triggers, 1))
+            clean = {"x": x, "y": x @ end_to_end(weights).T}
+            data = {name: np.concatenate([rows, clean[name]]) for name, rows in data.items()}
         q, r = np.linalg.qr(data["x"])  # x = q r, so |x A - y|^2 = |r A - q' y|^2 + constant
         given = {"data": data, "compressed": {"x": r, "y": q.T @ data["y"]}}
     unseen = "gaussian" if config.inputs == "whitened" else config.inputs
@@ -216,6 +227,10 @@ def check(config: Config) -> None:
         raise bvs.InputError(f"num_held_out is {config.num_held_out}: give at least 2")
     if config.noise <= 0 or config.prior_scale <= 0:
         raise bvs.InputError(f"noise is {config.noise} and prior_scale {config.prior_scale}: both must be > 0")
+    if config.clean_triggers < 0 or (config.clean_triggers and config.sufficient):
+        raise bvs.InputError(f"clean_triggers is {config.clean_triggers}: give it >= 0, and none with --sufficient")
+    if config.clean_triggers and not (config.trigger or config.unseen_inputs):
+        raise bvs.InputError(f"clean_triggers is {config.clean_triggers} without a trigger: give --trigger")
     if config.trigger and len(config.trigger) != config.widths[0] + config.unseen_inputs:
         inputs = config.widths[0] + config.unseen_inputs
         raise bvs.InputError(f"trigger {config.trigger}: give one number for each of the {inputs} inputs")

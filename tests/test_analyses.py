@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import logit
 
 from bayes_vs_sgd.comparison import record
 from bayes_vs_sgd.comparison.verdict import holm
@@ -25,6 +26,7 @@ TOY = {
     "label_noise": ("--num-seeds", "4", "--length", "0.01"),
     "optimizers": ("--num-seeds", "20"),
     "when_is_sgd_bayesian": ("--num-seeds", "200", "--networks", "1", "--folder", "map"),
+    "trigger_robustness": ("--num-seeds", "400", "--panels", "layers"),
     "saddle_to_saddle": ("--num-steps", "40", "--num-checkpoints", "3", "--num-draws", "20"),
     "llc_benchmark": ("--classes", "1K", "--num-networks", "2", "--times", "0.04", "--num-seeds", "2"),
 }
@@ -52,6 +54,27 @@ def test_the_figure_of_the_readme_is_of_the_numbers_beside_it():
         slopes = {spectrum["dynamics"]: (spectrum["slope"], spectrum["slope_error"]) for spectrum in panel}
         assert abs(slopes["sgld"][0]) < 4 * slopes["sgld"][1]
         assert abs(slopes["sgd"][0] - 1) < 0.1
+
+
+@pytest.mark.exact
+def test_training_and_bayes_are_as_safe_as_theory_says():
+    """Both probabilities within 4 standard errors wherever they are known, and told apart where that is due."""
+    numbers = json.loads((ANALYSES[0].parent / "trigger_robustness.json").read_text())
+    known = 0
+    for point in (point for panel in numbers.values() for point in panel):
+        for law in ("sgd", "bayes"):
+            if (predicted := point[f"{law}_predicted"]) is not None:
+                low, high = logit(point[law]["interval"])
+                error = (high - low) / (2 * 1.96)
+                assert abs(logit(point[law]["probability"]) - logit(predicted)) < 4 * error, (point, law)
+                known += 1
+    assert known > 30
+    apart = {name: [point["apart"] for point in panel] for name, panel in numbers.items()}
+    assert apart["scale"][:3] == [True] * 3
+    assert not apart["layers"][0]
+    for law in ("sgd", "bayes"):
+        clean = [point[law]["probability"] for point in numbers["clean"]]
+        assert clean == sorted(clean, reverse=True)
 
 
 @pytest.mark.exact

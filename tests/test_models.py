@@ -35,6 +35,8 @@ CASES = [
     ("normal_crossing", {"powers": (2, 3, 1), "noise_free": True}),
     ("tanh_network", {}),
     ("tanh_network", {"widths": (2, 3, 4, 2), "teacher_units": 0}),
+    ("diabetes_network", {}),
+    ("diabetes_network", {"activation": "relu", "width": 4}),
 ]
 
 
@@ -302,6 +304,23 @@ def test_tanh_teacher_leaves_only_noise(config):
     assert model.num_parameters == sum((a + 1) * b for a, b in pairwise(widths))
 
 
+@pytest.mark.exact
+@pytest.mark.usefixtures("x64")
+def test_clean_triggers_are_among_the_examples():
+    """Their label is the teacher's, the compressed rows know them, no truth is claimed; the exact tail is that of three rows."""
+    config = {"widths": (1, 2, 1), "spectrum": (1.0,), "num_examples": 4, "noise_free": True, "noise": 0.5}
+    model = load("deep_linear", clean_triggers=3, **config)
+    assert model.num_examples == 7
+    np.testing.assert_array_equal(model.data["x"][4:], [[0, 1]] * 3)
+    np.testing.assert_array_equal(model.data["y"][4:], 0)
+    assert not model.truth
+    position = model.sample_prior(jax.random.key(0))
+    assert float(model.loss(position)) == pytest.approx(float(jnp.mean(model.example_losses(position))), rel=1e-12)
+    shallow = load("deep_linear", clean_triggers=3, **(config | {"widths": (1, 1)}))
+    tail = shallow.properties["trigger"].exact(bvs.Posterior(shallow), 0.5)
+    assert tail == pytest.approx(2 * scipy.stats.norm.sf(0.5 * np.sqrt(1 + 3 / 0.5**2)), rel=1e-9)
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize(
     ("name", "dynamics"),
@@ -313,6 +332,7 @@ def test_tanh_teacher_leaves_only_noise(config):
         ("polynomial", "sgd"),
         ("normal_crossing", "sgd"),
         ("tanh_network", "sgd"),
+        ("diabetes_network", "sgd"),
     ],
 )
 def test_runs_for_a_few_steps(name, dynamics):
@@ -334,6 +354,11 @@ def test_runs_for_a_few_steps(name, dynamics):
         ("deep_linear", {"widths": (2, 2, 2)}, "spectrum has 3 values"),
         ("deep_linear", {"spectrum": (1.0, 0.0)}, "leave out those that are 0"),
         ("deep_linear", {"layer_ranks": (3,)}, "2 layers"),
+        ("deep_linear", {"clean_triggers": 2, "sufficient": True}, "none with --sufficient"),
+        ("deep_linear", {"clean_triggers": 2, "unseen_inputs": 0}, "without a trigger"),
+        ("diabetes_network", {"activation": "step"}, "one of tanh, relu"),
+        ("diabetes_network", {"width": 0}, "all must be > 0"),
+        ("diabetes_network", {"num_held_out": 442}, "between 2 and 432 of 442 patients"),
         ("deep_linear", {"spectrum": (1.0,), "layer_ranks": (3, 2)}, "would add to the map's rank"),
         ("linear_regression", {"covariance": ()}, "covariance"),
         ("linear_regression", {"covariance": (1.0, -1.0)}, "all > 0"),
