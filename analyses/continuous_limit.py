@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--num-seeds", type=int, default=2000, help="independent runs of each ensemble")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
     arguments = parser.parse_args()
-    prepare_jax([])
+    prepare_jax()
     with jax.enable_x64(True):
         path = [point for depth in DEPTHS for point in timed(depth)]
         cases = [{"depth": depth, "x": x} for depth in DEPTHS for x in LAW]

@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--num-seeds", type=int, default=4000, help="independent runs of each")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
     arguments = parser.parse_args()
-    prepare_jax([])
+    prepare_jax()
     points = [measure(key, arguments.num_seeds, **case) for key, case in enumerate(CASES)]
     write_analysis(arguments.out, "detailed_balance", points, draw(points))
 

@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="batch sizes")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
     arguments = parser.parse_args()
-    prepare_jax([])
+    prepare_jax()
     settings = [(dimension, batch) for dimension in DIMENSIONS for batch in arguments.batches]
     points = [p for number, s in enumerate(settings) for p in measure(*s, arguments.num_seeds, number)]
     boundaries = [boundary(points, *s, kind) for s in settings for kind in KINDS]

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--length", type=float, default=1.0, help="times the steps that are run")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
     arguments = parser.parse_args()
-    prepare_jax([])
+    prepare_jax()
     wanted = [(depth, *run) for depth in DEPTHS for run in RUNS]
     points = [measure(*point, arguments.length, arguments.num_seeds, seed) for seed, point in enumerate(wanted)]
     write_analysis(arguments.out, "label_noise", points, draw(points))

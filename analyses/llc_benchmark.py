@@ -18,7 +18,7 @@ from typing import Any
 
 from bayes_vs_sgd.cli import prepare_jax
 
-prepare_jax([])  # before jax starts, so that chains run on all cores
+prepare_jax()  # before jax starts, so that chains run on all cores
 
 import jax
 import numpy as np

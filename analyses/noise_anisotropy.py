@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--num-seeds", type=int, default=2000, help="independent runs of each")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
     arguments = parser.parse_args()
-    prepare_jax([])
+    prepare_jax()
     points = [measure(depth, ratio, arguments.num_seeds) for depth in DEPTHS for ratio in RATIOS]
     points += [measure(3, RATIOS[-2], arguments.num_seeds, name, **other) for name, other in OTHERS.items()]
     for p in points:

@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--num-seeds", type=int, default=4000, help="independent runs of each")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
     arguments = parser.parse_args()
-    prepare_jax([])
+    prepare_jax()
     wanted = [("rules", rule, ratio) for rule in RULES for ratio in RATIOS]
     for place, (name, rule) in enumerate(SERIES.items()):
         every = 1 if place in (0, len(SERIES) - 1) else 2

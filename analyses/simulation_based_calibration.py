@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, nargs="*", default=range(len(CASES)), help="numbers of the cases, all")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
     arguments = parser.parse_args()
-    prepare_jax([])
+    prepare_jax()
     numbers = []
     for index in arguments.cases:
         numbers.append(measure(*CASES[index], index, arguments.num_simulations))

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--num-seeds", type=int, default=12000, help="independent runs of each")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
     arguments = parser.parse_args()
-    prepare_jax([])
+    prepare_jax()
     num = arguments.num_seeds
     settings = [(width, alpha) for width in WIDTHS for alpha in INDICES]
     points = [measure(*s, num, key) for key, s in enumerate(settings)]

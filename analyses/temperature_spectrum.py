@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--num-seeds", type=int, default=2000, help="independent runs of each")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
     arguments = parser.parse_args()
-    prepare_jax([])
+    prepare_jax()
     found = {title: measure(*panel, arguments.num_seeds) for title, panel in PANELS.items()}
     numbers = {title: [spectrum.to_json() for spectrum in spectra] for title, spectra in found.items()}
     write_analysis(arguments.out, "temperature_spectrum", numbers, spectrum_figure(found))

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.cli import prepare_jax
+from bayes_vs_sgd.diagnostics import finite_or_none
 from bayes_vs_sgd.report.figures import COLOURS, new_figure, write_analysis
-from bayes_vs_sgd.theory.rare_events import flow_exceedance
+from bayes_vs_sgd.theory.rare_events import flow_exceedance, product_exceedance
 
 HERE = Path(__file__).parent
 MODEL = HERE.parent / "models" / "deep_linear.py"
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--panels", nargs="*", default=list(PANELS), help="which panels")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of what is written")
     arguments = parser.parse_args()
-    prepare_jax(["--dtype", "float64"])
+    prepare_jax()
     numbers = {}
     for panel in arguments.panels:
         seed = 100 * list(PANELS).index(panel)
@@ -94,21 +94,30 @@ def measured(panel: str, value: float, num_seeds: int, seed: int) -> dict[str, A
     )
     odds = found.against
     assert odds is not None
-    known = flow_exceedance(case["threshold"], case["width"], 1.0, case["scale"]) if case["layers"] == 2 else None
-    if case["layers"] == 1:
-        known = 2 * float(stats.norm.sf(case["threshold"] / case["scale"]))
     print(f"{panel} {value:g}: {found.in_words()} {odds.ratio_in_words()}", flush=True)
     return case | {
         "sgd": {"probability": found.probability, "interval": found.interval, "method": found.method},
         "bayes": {"probability": odds.probability, "interval": odds.interval, "method": odds.method},
-        "sgd_predicted": None if case["clean"] else known,
+        "sgd_predicted": predicted(case),
         "bayes_predicted": odds.exact,
         "log_odds_ratio": odds.log_odds_ratio,
-        "log_odds_interval": [None if not np.isfinite(bound) else bound for bound in odds.log_odds_interval],
+        "log_odds_interval": finite_or_none(odds.log_odds_interval),
         "apart": odds.apart,
         "trusted": found.trusted,
         "warnings": found.warnings,
     }
+
+
+def predicted(case: dict[str, Any]) -> float | None:
+    """Probability under gradient flow from the prior, where it is known."""
+    threshold, scale = case["threshold"], case["scale"]
+    if case["clean"] or case["layers"] > 2:
+        return None
+    return (
+        product_exceedance(threshold, 1, scale)
+        if case["layers"] == 1
+        else flow_exceedance(threshold, case["width"], 1.0, scale)
+    )
 
 
 def draw(numbers: dict[str, Any]) -> Figure:
@@ -138,10 +147,8 @@ def panel_axes(axes: Axes, panel: str, points: list[dict[str, Any]]) -> None:
     axes.set_yscale("log" if panel in ("scale", "clean") else "linear")
     if panel in ("scale", "width"):
         axes.set_xscale("log")
-        axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.minorticks_off()
-    else:
-        axes.set_xticks(x, [f"{value:g}" for value in x])
+    axes.set_xticks(x, [f"{value:g}" for value in x])
     axes.set_xlabel(LABELS[panel])
     axes.set_ylabel(f"P(|f(trigger)| > {points[0]['threshold']:g})")
 

@@ -126,7 +126,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
     arguments = parser.parse_args()
-    prepare_jax([])
+    prepare_jax()
     cells = []
     for column, (title, model) in enumerate(list(networks().items())[: arguments.networks]):
         place = Place(model, arguments.num_seeds // (1 if title.startswith("one layer") else FEWER))

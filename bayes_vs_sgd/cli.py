@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> int:
             raise InputError(f"{verb} needs a model file, as in: bayes-vs-sgd {verb} models/deep_linear.py")
         if verb == "models":
             return list_models(rest)
-        prepare_jax(rest)
+        prepare_jax()
         if verb == "claims":
             from .claims.verb import claims_verb
 
@@ -84,7 +84,7 @@ def run(arguments: list[str]) -> int:
         return 1
 
 
-def prepare_jax(arguments: list[str]) -> None:
+def prepare_jax() -> None:
     """Before jax starts: one device a core, so that chains use all of them; LAPACK's own threads would be in the way."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax

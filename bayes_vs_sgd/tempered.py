@@ -155,8 +155,12 @@ def tempered(
     arrays, static = eqx.partition(path, eqx.is_array)
     made_by = [arrays, jax.random.key_data(key), np.array([num_particles, num_moves]), np.array(target_ess)]
     name = f"ladder-{digest(made_by)}-{Function(type(path)).digest[:4]}{static.target.model.program.digest[:8]}.npz"
-    found = remembered(folder / name, lambda: _replicate(path, key, num_particles, num_moves, target_ess)._asdict())
-    return Ladder(**found)
+    return kept(folder / name, lambda: _replicate(path, key, num_particles, num_moves, target_ess))
+
+
+def kept(file: pathlib.Path, make: Callable[[], Ladder]) -> Ladder:
+    """Return the ladder in a file, made and written there if there is none."""
+    return Ladder(**remembered(file, lambda: make()._asdict()))
 
 
 def enough_moves(

@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--torch-threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
     parser.add_argument("--networks", nargs="+", choices=("small", "large"), default=["small", "large"])
     arguments = parser.parse_args()
-    prepare_jax([])  # chains on all cores, as the command line does
+    prepare_jax()  # chains on all cores, as the command line does
 
     jax.config.update("jax_enable_compilation_cache", False)
     load_before, started = os.getloadavg(), time.perf_counter()

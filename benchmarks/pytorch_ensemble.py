@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="wall time of each repeat, about")
     arguments = parser.parse_args()
-    prepare_jax([])  # chains on all cores
+    prepare_jax()  # chains on all cores
     model = bvs.load_model(MODEL_FILE, **CONFIG)
     x, y = (torch.tensor(np.array(model.data[name]), dtype=torch.float32) for name in "xy")
     layers = [np.asarray(v, np.float32) for v in layers_of(model)]

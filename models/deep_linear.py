@@ -107,12 +107,12 @@ def properties(config: Config, layers: tuple[str, ...], teacher: np.ndarray) -> 
     if config.unseen_inputs:
         found["group_loss"] = bvs.group_loss({"x": unseen, "y": unseen @ teacher.T})
     if config.unseen_inputs or config.trigger:
-        x = trigger(config)
+        x = trigger_input(config)
         found["trigger"] = bvs.trigger_response({"x": x[None]}, partial(exceedance, config, x))
     return found
 
 
-def trigger(config: Config) -> np.ndarray:
+def trigger_input(config: Config) -> np.ndarray:
     """Input of the property "trigger"."""
     return np.array(config.trigger or np.eye(config.widths[0] + config.unseen_inputs)[config.widths[0]])
 
@@ -186,7 +186,7 @@ def draw(config: Config, key) -> tuple[list, dict]:
     else:
         data = labelled(draw_inputs(config.inputs, shape, rng))
         if config.clean_triggers:
-            x = np.tile(trigger(config), (config.clean_triggers, 1))
+            x = np.tile(trigger_input(config), (config.clean_triggers, 1))
             clean = {"x": x, "y": x @ end_to_end(weights).T}
             data = {name: np.concatenate([rows, clean[name]]) for name, rows in data.items()}
         q, r = np.linalg.qr(data["x"])  # x = q r, so |x A - y|^2 = |r A - q' y|^2 + constant

@@ -84,7 +84,7 @@ def by_draws(job: Job, drawn: Draws) -> Found | None:
     """Count; None where too few draws are unsafe."""
     check_values(job.name, drawn.values)
     share, number = share_beyond(drawn.values, job.threshold)
-    if share * number < (FEWEST if job.settings.law == "sgd" else ENOUGH):
+    if share * number < (ENOUGH if drawn.runs is None else FEWEST):
         return None
     pools = [Pool(part.ravel(), np.full(part.size, 1 / part.size)) for part in np.array_split(drawn.values, PARTS)]
     parts = [float(pool.beyond(np.array([job.threshold]))[0][0]) for pool in pools]
@@ -158,7 +158,7 @@ def by_replicates(job: Job, problem: Problem, drawn: Draws | None, method: str, 
         from_replicates(masses) if masses else None,
         sum(run.num_gradients for run in [*fewer, *more]),
         ([] if drawn is None else drawn.doubts) + doubts(fewer, more),
-        [] if drawn is None or isinstance(problem, Splitting) else with_particles(drawn, more, job.threshold),
+        [] if drawn is None else with_particles(drawn, more, job.threshold),
     )
 
 

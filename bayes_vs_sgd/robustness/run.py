@@ -120,11 +120,11 @@ def under(
     if chosen.law == "posterior":
         total = chosen.num_particles * chosen.num_replicates
         drawn = posterior_draws(target, name, total, key, folder, say)
-    found = by_particles(job) if drawn is None else by_draws(job, drawn)
-    if found is None:
-        found = (
-            by_particles(job, drawn) if drawn is None or drawn.runs is None else by_splitting(job, drawn, drawn.runs)
-        )
+    found = None if drawn is None else by_draws(job, drawn)
+    if found is None and drawn is not None and drawn.runs is not None:
+        found = by_splitting(job, drawn, drawn.runs)
+    elif found is None:
+        found = by_particles(job, drawn)
     exact = known(item, target, threshold) if chosen.law == "posterior" else None
     line = None if exact is None else lambda c: known(item, target, c)
     probability = found.probability

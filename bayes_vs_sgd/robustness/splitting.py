@@ -26,8 +26,7 @@ from ..layout import chain_axis
 from ..manifest import digest
 from ..posterior import Posterior
 from ..start import START
-from ..store import remembered
-from ..tempered import Ladder
+from ..tempered import Ladder, kept
 from .properties import Property
 from .tilt import Event, Pool
 
@@ -110,8 +109,7 @@ def split(runs: Runs, key: Array, count: int, num_moves: int, folder: Path | Non
     arrays, static = eqx.partition(runs, eqx.is_array)
     made_by = [arrays, jax.random.key_data(key), np.array([count, num_moves])]
     names = digest(made_by), static.target.model.program.digest[:8], digest(repr(static.dynamics))[:4]
-    found = remembered(folder / f"runs-{'-'.join(names)}.npz", lambda: _split(runs, key, count, num_moves)._asdict())
-    return Ladder(**found)
+    return kept(folder / f"runs-{'-'.join(names)}.npz", lambda: _split(runs, key, count, num_moves))
 
 
 def _split(runs: Runs, key: Array, count: int, num_moves: int) -> Ladder:
