@@ -56,8 +56,10 @@ class Compare(Ensemble):
     """NetCDF files of positions made elsewhere, an array (chain, draw, ...) a site, each compared like a dynamics."""
     controls: bool = True
     """Also look at the control models that the model file names, such as a network of one layer on the same data."""
+    repairs: bool = False
+    """Find the smallest repair that makes a match of a mismatch, such as isotropic noise: its reason (a longer --max-seconds)."""
     max_seconds: float = 180.0
-    """After this wall time, shared by the comparisons, steps are not doubled again, spectra and controls left out."""
+    """After this wall time, shared by the comparisons, steps are not doubled again, spectra, controls and repairs left out."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from .assumptions.along import audit_along
 from .assumptions.audit import audit
 from .comparison.compare import Comparison
 from .comparison.control import Control, run_control
+from .comparison.repairs import explained
 from .comparison.run import Study
 from .errors import InputError
 from .free_energy import free_energy
@@ -60,6 +61,10 @@ def compare_verb(model: Model, settings: Compare, run: Run, folder: Path, consol
             if time.monotonic() < started + settings.max_seconds:
                 seen.append(run_control(study, title, control))
                 missing.remove(title)
+        for index, comparison in enumerate(found if settings.repairs else ()):
+            left = started + settings.max_seconds - time.monotonic()
+            found[index] = explained(study, comparison, time.monotonic() + left / (len(found) - index))
+            console.print(f"{comparison.dynamics}: {found[index].reason}", highlight=False)
     finally:
         if found or not isinstance(sys.exception(), InputError):
             show("page")

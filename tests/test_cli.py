@@ -88,6 +88,35 @@ def test_audit_writes_its_answer(capsys):
     assert "noise" in fails(capsys, "audit", str(MODELS / "product.py"), *toy[:-2])
 
 
+@pytest.mark.slow
+def test_compare_names_the_smallest_repair_as_its_reason(capsys):
+    """Anisotropic noise: all repairs together come first, and isotropic noise is one of them."""
+    model = [str(MODELS / "linear_regression.py"), "--model.covariance", "1", "0.1", "--model.num-examples", "64"]
+    toy = [
+        "--dynamics",
+        "sgd",
+        "--num-seeds",
+        "1000",
+        "--num-steps",
+        "400",
+        "--model.prior-scale",
+        "30",
+        "--no-controls",
+    ]
+    assert (
+        run(["compare", *model, *toy, "--repairs", "--max-seconds", "60", "--json", "answer.json", "--out", "run"]) == 0
+    )
+    (found,) = json.loads(Path("answer.json").read_text())["comparisons"]
+    assert found["verdict"] == "mismatch"
+    assert found["repairs"]
+    assert set(found["repairs"][0]) == {"assumption", "verdict", "verdicts", "reason"}
+    assert "isotropy" in found["repairs"][0]["assumption"]
+    assert "as it is: anisotropy" in found["reason"]
+    assert "What would make SGD Bayesian?" in Path("run/compare.html").read_text()
+    refused = fails(capsys, "compare", *model, *toy, "--repairs", "--reference", "none")
+    assert "repairs start from draws of a reference" in refused
+
+
 def test_an_unstable_learning_rate_is_called_so(capsys):
     """Of the isotropic regression the variance grows beyond eta = 1.45: chains are lost, and that is the reason."""
     model = [str(MODELS / "linear_regression.py"), "--model.isotropic", "--model.covariance", "1", "1", "1", "1"]

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import xarray as xr
 
-from ..comparison.compare import Comparison
+from ..comparison.compare import Comparison, Repaired
+from ..comparison.repairs import Interventions, decided, interventions
 from ..comparison.run import OutOfTime, Study, Walk
 from ..comparison.stationarity import ENSEMBLE
-from ..comparison.verdict import MISMATCH, NO_VERDICT
+from ..comparison.verdict import MATCHES, MISMATCH, NO_VERDICT
 from ..diagnostics import finite_or_none
 from ..dynamics import Fresh, FullBatch, Minibatch, Optimizer
 from ..errors import InputError
@@ -23,7 +24,6 @@ from ..settings import AuditSettings, Compare
 from . import local, path
 from .assumption import Assumption, measured
 from .refined import Description, describe, refined_models
-from .repairs import Repaired, decided, interventions, reason
 from .step_size import small_steps, stability
 from .tails import SMALLEST, tail_index
 
@@ -123,7 +123,7 @@ def audit(
     repairs = None
     if settings.repairs and comparison.verdict == MISMATCH:
         share = REPAIRS_SHARE if settings.models else 1.0
-        repairs = interventions(study, dynamics, name, started + share * settings.max_seconds)
+        repairs = interventions(study, dynamics, comparison, started + share * settings.max_seconds)
     if settings.models and comparison.verdict != NO_VERDICT:
         study.until, study.rest_seconds = deadline, 0.0
         for label, equation in refined_models(study, dynamics, name, held).items():
@@ -133,6 +133,21 @@ def audit(
                 missing.append(label)
     tried = [] if repairs is None else repairs.tried
     return Audit(name, dynamics.settings, held, comparison, tried, models, missing, reason(comparison, repairs))
+
+
+def reason(plain: Comparison, found: Interventions | None) -> str:
+    """The one sentence that a reader wants."""
+    name, seeds = plain.dynamics, plain.num_seeds
+    if plain.verdict in MATCHES:
+        return f"{name} samples the tempered posterior within the margins: nothing needs repair"
+    if plain.verdict == NO_VERDICT:
+        return f"{name}: {plain.reason}"
+    if plain.verdict != MISMATCH:
+        return f"{name} is not told from the tempered posterior with {seeds:,} seeds: {plain.reason}"
+    said = f"{name} is not the tempered posterior"
+    if found is None:
+        return f"{said}: {plain.reason}"
+    return f"{said}; {found.in_words()}" if found.tried else f"{said}: {plain.reason}; {found.in_words()}"
 
 
 def as_compare(settings: AuditSettings, name: str) -> Compare:

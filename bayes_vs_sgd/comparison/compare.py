@@ -37,6 +37,19 @@ LOST_LIMIT = 0.01
 
 
 @dataclass(frozen=True)
+class Repaired:
+    """Repairs made together (``repairs.py``), and the comparison that they led to."""
+
+    assumptions: tuple[str, ...]
+    comparison: "Comparison"
+
+    def to_json(self) -> dict[str, Any]:
+        """As the contract has it; several names are joined by " + "."""
+        verdict = {"assumption": " + ".join(self.assumptions), "verdict": self.comparison.verdict}
+        return verdict | {"verdicts": self.comparison.verdicts, "reason": self.comparison.reason}
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What was found of one dynamics; ``effects`` and ``tests`` decide, the rest explains.
 
@@ -67,6 +80,7 @@ class Comparison:
     patterns: Sequence[Pattern] = ()
     held_out: dict[str, Any] | None = None
     spectrum: Spectrum | None = None
+    repairs: Sequence[Repaired] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

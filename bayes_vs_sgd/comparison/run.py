@@ -38,6 +38,8 @@ CAREFUL = 0.98
 """Acceptance rate of a reference by NUTS: at 0.8 singular posteriors diverge in 1 % of the draws, at 0.98 in none."""
 MOST_RECORDED = 5000
 """Most parameters of a model whose references record positions, for predictions on held-out examples."""
+COMPARED = 0.4
+"""Of the time, for the comparisons themselves where repairs are to follow."""
 DEFAULT = Compare()
 
 
@@ -88,6 +90,10 @@ class Study:
         if not self.names:
             raise InputError(
                 f"nothing to compare: give --dynamics ({', '.join(KNOWN_DYNAMICS)}) or --trajectories FILE.nc"
+            )
+        if settings.repairs and (settings.reference == "none" or model.num_parameters > MOST_RECORDED):
+            raise InputError(
+                f"repairs start from draws of a reference, of {MOST_RECORDED:,} parameters at most: leave out --repairs"
             )
         self.model, self.settings, self.seed, self.progress = model, settings, seed, progress
         self.folder = folder
@@ -186,7 +192,7 @@ class Study:
         """Draws of the tempered posterior: exact sampler where the model has one, grid up to two parameters, else NUTS."""
         shared: dict[str, Any] = {"observables": self.observables, "folder": self._folder(f"reference-{scale:.6g}")}
         shared |= {"progress": self.progress, "title": f"reference for {name}", "key": self.seed + 1}
-        wanted = self.model.held_out is not None or bool(self.own)
+        wanted = self.model.held_out is not None or bool(self.own) or self.settings.repairs
         shared["record_positions"] = wanted and self.model.num_parameters <= MOST_RECORDED
         if self.model.exact_sampler is not None:
             dynamics, lengths = self.model.exact_sampler, {"num_chains": 16, "num_draws": 1000, "num_warmup": 200}
@@ -279,7 +285,7 @@ class Study:
         for name in self.names:
             self.dynamics(name).prepare(target)
         started = time.monotonic()
-        share = self.settings.max_seconds / (len(self.names) + 4)
+        share = self.settings.max_seconds * (COMPARED if self.settings.repairs else 1) / (len(self.names) + 4)
         for index, name in enumerate(self.names):
             found = self.compare(name, started + (index + 3) * share)
             spectrum = None

@@ -11,10 +11,9 @@ from rich.text import Text
 from ..assumptions.assumption import Assumption
 from ..assumptions.audit import Audit
 from ..model import Model
-from ..observables import GROUPS
 from .figures import new_figure
 from .page import render, svg
-from .tables import coloured, number
+from .tables import coloured, number, repair_rows, repairs_table
 
 COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 MARKS = {"holds": ("o", "#0a7d4f"), "fails": ("s", "#c0392b"), "undecided": ("D", "#9a6700")}
@@ -35,7 +34,7 @@ def audit_table(found: Audit) -> Group:
     for a in found.assumptions:
         numbers = (number(a.value), interval(a), f"{a.null:g}", f"{a.margin:g}")
         held.add_row(a.name, a.statistic, *numbers, Text(a.word, COLOURS[a.word]))
-    parts: list[Any] = [held, verdict_table(found)]
+    parts: list[Any] = [held, repairs_table(found.comparison, found.repairs)]
     if found.models:
         models = Table(title="Which equation describes the run?", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         models.add_column("equation")
@@ -47,22 +46,6 @@ def audit_table(found: Audit) -> Group:
     if found.missing:
         parts.append(f"no time for {', '.join(found.missing)}: give --max-seconds")
     return Group(*parts, Text(found.reason, "bold"))
-
-
-def verdict_table(found: Audit) -> Table:
-    """Is the law the posterior, as it is and after each repair."""
-    table = Table(title="Is its law the tempered posterior?", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("repaired", "function", "geometry", "off data", "verdict"):
-        table.add_column(column, no_wrap=column == "verdict")
-    for name, comparison in rows(found):
-        cells = [coloured(comparison.verdicts.get(g)) for g in GROUPS]
-        table.add_row(name, *cells, coloured(comparison.verdict))
-    return table
-
-
-def rows(found: Audit) -> list[tuple[str, Any]]:
-    """The comparison without a repair, and with each."""
-    return [("nothing", found.comparison), *((" + ".join(r.assumptions), r.comparison) for r in found.repairs)]
 
 
 def interval(a: Assumption) -> str:
@@ -99,8 +82,7 @@ def audit_page(found: Audit, model: Model, described: dict[str, Any], command: s
         "audit.html",
         answer=found.reason,
         found=found,
-        rows=rows(found),
-        groups=GROUPS,
+        rows=repair_rows(found.comparison, found.repairs),
         interval=interval,
         figure=svg(audit_figure(found), f"Assumptions and their margins; failing: {', '.join(failing) or 'none'}"),
         model=described,

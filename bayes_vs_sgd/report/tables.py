@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import estimate
-from ..comparison.compare import Comparison
+from ..comparison.compare import Comparison, Repaired
 from ..comparison.control import Control
 from ..comparison.effects import Effect
 from ..comparison.embedding import GlobalTest
@@ -49,6 +49,7 @@ def comparison_table(comparisons: Sequence[Comparison], controls: Sequence[Contr
         parts.append(tests_table(comparisons))
     if spectra:
         parts.append(spectrum_table(spectra))
+    parts += [repairs_table(c, c.repairs) for c in comparisons if c.repairs]
     for control in controls:
         if control.spectra:
             parts.append(spectrum_table(control.spectra, f"Control: {control.title}"))
@@ -57,6 +58,23 @@ def comparison_table(comparisons: Sequence[Comparison], controls: Sequence[Contr
     if any(c.held_out for c in comparisons):
         parts.append(held_out_table(comparisons))
     return Group(*parts, Text(legend(comparisons)))
+
+
+def repairs_table(comparison: Comparison, repairs: Sequence[Repaired]) -> Table:
+    """Is the law the posterior, as it is and after each repair."""
+    title = f"Is the law of {comparison.dynamics} the tempered posterior?"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("repaired", "function", "geometry", "off data", "verdict"):
+        table.add_column(column, no_wrap=column == "verdict")
+    for name, found in repair_rows(comparison, repairs):
+        cells = [coloured(found.verdicts.get(g)) for g in GROUPS]
+        table.add_row(name, *cells, coloured(found.verdict))
+    return table
+
+
+def repair_rows(comparison: Comparison, repairs: Sequence[Repaired]) -> list[tuple[str, Comparison]]:
+    """The comparison without a repair, and with each."""
+    return [("nothing", comparison), *((" + ".join(r.assumptions), r.comparison) for r in repairs)]
 
 
 def control_sentence(control: Control) -> str:

@@ -7,25 +7,26 @@ posterior up to its step: the reason of a mismatch is the smallest set of repair
 
 import time
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..comparison.compare import Comparison
-from ..comparison.run import OutOfTime, Study, Walk
-from ..comparison.verdict import MATCHES, MISMATCH, NO_VERDICT, OPEN
 from ..dynamics import GaussianNoise, Minibatch, Optimizer
 from ..dynamics.gradients import Gradient
 from ..dynamics.white_noise import WhiteNoise
 from ..errors import InputError
+from .compare import Comparison, Repaired
+from .run import OutOfTime, Study, Walk
+from .verdict import MATCHES, MISMATCH, OPEN
 
 POWER = 4
 """Times as many seeds where a repair is left inconclusive."""
 REPAIRS = {
     "update rule": "plain SGD in the place of its update rule",
     "independent batches": "batches drawn with replacement",
-    "non-degeneracy": "isotropic noise added, as large as that of the reference temperature",
+    "non-degeneracy": "isotropic noise added, as large as that of the temperature",
     "isotropy": "isotropic noise of one size everywhere, in the place of the batch's",
     "small learning rate": "half the learning rate and half the batch: the same temperature",
     "prior": "the prior in what is descended",
@@ -33,19 +34,6 @@ REPAIRS = {
     "central limit": "Gaussian noise of the batch's covariance",
 }
 """What each repair does; the last costs a pass over all examples a step, and is tried last."""
-
-
-@dataclass(frozen=True)
-class Repaired:
-    """Repairs made together, and the comparison that they led to."""
-
-    assumptions: tuple[str, ...]
-    comparison: Comparison
-
-    def to_json(self) -> dict[str, Any]:
-        """As the contract has it; several names are joined by " + "."""
-        verdict = {"assumption": " + ".join(self.assumptions), "verdict": self.comparison.verdict}
-        return verdict | {"verdicts": self.comparison.verdicts, "reason": self.comparison.reason}
 
 
 def possible(dynamics: Optimizer) -> list[str]:
@@ -71,7 +59,7 @@ def repaired(study: Study, dynamics: Optimizer, names: Iterable[str], start: dic
     Parameters
     ----------
     study
-        Model, settings and the reference temperature.
+        Model, settings and the n beta at which isotropic noise heats.
     dynamics
         What is repaired.
     names
@@ -160,19 +148,37 @@ class Interventions:
     smallest: tuple[str, ...] | None
     missing: tuple[str, ...] = ()
 
+    def in_words(self) -> str:
+        """What has to be repaired for the law to be the posterior."""
+        untried = "; within the time not tried: " + ", ".join(self.missing[:3]) if self.missing else ""
+        untried += f" and {len(self.missing) - 3} more" if len(self.missing) > 3 else ""
+        if self.smallest is not None:
+            parts = [f"{each} ({REPAIRS[each]})" for each in self.smallest]
+            return f"it would be with {' and '.join(parts)}{untried}"
+        if self.tried:
+            last = self.tried[-1].comparison
+            word = "whether it is with all repairs is open" if last.verdict in OPEN else "nor is it with all repairs"
+            return f"{word}: {last.reason}{untried}"
+        return untried.removeprefix("; ") or "no repair can be made"
 
-def interventions(study: Study, dynamics: Optimizer, plain: str, deadline: float) -> Interventions:
-    """Compare again with everything repaired, with one repair less as long as it matches, then with each repair alone."""
+
+def interventions(study: Study, dynamics: Optimizer, plain: Comparison, deadline: float) -> Interventions:
+    """Compare again with everything repaired, with one repair less as long as it matches, then with each repair alone.
+
+    Noise, prior and start that are repaired are those of the posterior that ``plain`` was compared with.
+    """
     names, tried, missing = possible(dynamics), [], []
-    start = posterior_start(study, plain)
-    study.until = deadline
+    start, used = posterior_start(study, plain.dynamics), plain.inverse_temperature["used"]
+    assert used is not None  # a comparison has one
+    study = copy(study)
+    study.scale, study.until = used * study.model.num_examples, deadline
 
     def matches(chosen: tuple[str, ...]) -> bool:
         walk, label = repaired(study, dynamics, chosen, start), " + ".join(chosen)
         try:
             if time.monotonic() + study.rest_seconds > deadline:
                 raise OutOfTime
-            tried.append(Repaired(chosen, decided(study, f"repaired {label}", walk, deadline)))
+            tried.append(Repaired(chosen, decided(study, f"{plain.dynamics} repaired: {label}", walk, deadline)))
         except OutOfTime:
             missing.append(label if len(chosen) > 1 else f"{label} alone")
             return False
@@ -194,21 +200,10 @@ def interventions(study: Study, dynamics: Optimizer, plain: str, deadline: float
     return Interventions(tried, smallest, tuple(missing) if len(smallest) > 1 else ())
 
 
-def reason(plain: Comparison, found: Interventions | None) -> str:
-    """The one sentence: what has to be repaired for the law to be the posterior."""
-    name, seeds = plain.dynamics, plain.num_seeds
-    if plain.verdict in MATCHES:
-        return f"{name} samples the tempered posterior within the margins: nothing needs repair"
-    if plain.verdict == NO_VERDICT:
-        return f"{name}: {plain.reason}"
-    if plain.verdict != MISMATCH:
-        return f"{name} is not told from the tempered posterior with {seeds:,} seeds: {plain.reason}"
-    if found is None:
-        return f"{name} is not the tempered posterior: {plain.reason}"
-    untried = f"; within the time not tried: {', '.join(found.missing)}" if found.missing else ""
-    if found.smallest is None and not found.tried:
-        return f"{name} is not the tempered posterior: {plain.reason}{untried}"
-    if found.smallest is None:
-        return f"{name} is not the tempered posterior, nor with all repairs: {found.tried[-1].comparison.reason}"
-    parts = [f"{each} ({REPAIRS[each]})" for each in found.smallest]
-    return f"{name} is not the tempered posterior; it would be with {' and '.join(parts)}{untried}"
+def explained(study: Study, plain: Comparison, deadline: float) -> Comparison:
+    """The comparison with its repairs, and the smallest of them as its reason, where an optimiser's law is a mismatch."""
+    dynamics = study.dynamics(plain.dynamics)
+    if plain.verdict != MISMATCH or not isinstance(dynamics, Optimizer):
+        return plain
+    found = interventions(study, dynamics, plain, deadline)
+    return replace(plain, repairs=found.tried, reason=f"{found.in_words()}; as it is: {plain.reason}")
