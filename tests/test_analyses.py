@@ -11,7 +11,7 @@ import pytest
 from scipy.special import logit
 
 from bayes_vs_sgd.comparison import record
-from bayes_vs_sgd.comparison.verdict import holm
+from bayes_vs_sgd.comparison.verdict import MATCHES, MISMATCH, holm
 from bayes_vs_sgd.margins import MARGINS
 
 TOY = {
@@ -26,6 +26,7 @@ TOY = {
     "label_noise": ("--num-seeds", "4", "--length", "0.01"),
     "optimizers": ("--num-seeds", "20"),
     "when_is_sgd_bayesian": ("--num-seeds", "200", "--networks", "1", "--folder", "map"),
+    "controls": ("--num-seeds", "200", "--explained", "1", "--repeated", "1", "--only", "3", "--folder", "controls"),
     "trigger_robustness": ("--num-seeds", "400", "--panels", "layers"),
     "saddle_to_saddle": ("--num-steps", "40", "--num-checkpoints", "3", "--num-draws", "20"),
     "llc_benchmark": ("--classes", "1K", "--num-networks", "2", "--times", "0.04", "--num-seeds", "2"),
@@ -54,6 +55,19 @@ def test_the_figure_of_the_readme_is_of_the_numbers_beside_it():
         slopes = {spectrum["dynamics"]: (spectrum["slope"], spectrum["slope_error"]) for spectrum in panel}
         assert abs(slopes["sgld"][0]) < 4 * slopes["sgld"][1]
         assert abs(slopes["sgd"][0] - 1) < 0.1
+
+
+@pytest.mark.exact
+def test_every_control_is_classified_with_its_reason():
+    """A repair that theory does not name may be added where runs are short, but none that it names may be missing."""
+    numbers = json.loads((ANALYSES[0].parent / "controls.json").read_text())
+    assert len({entry["control"] for entry in numbers}) == 8
+    for entry in numbers:
+        assert entry["verdict"] in (MATCHES if entry["expected"] is None else (MISMATCH,)), entry["control"]
+        if entry["expected"] is not None and entry["repairs"]:
+            assert set(entry["expected"].split(" + ")) <= set(entry["repair"].split(" + ")), entry["control"]
+        if entry["exact_beta"] is not None:
+            assert abs(entry["beta"]["fitted"] / entry["exact_beta"] - 1) < 0.05
 
 
 @pytest.mark.exact
