@@ -9,10 +9,10 @@ is not made again.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from bayes_vs_sgd.comparison.run import Study, Walk
 from bayes_vs_sgd.comparison.verdict import MATCHES, MISMATCH
 from bayes_vs_sgd.report.figures import COLOURS, new_figure, write_analysis
 from bayes_vs_sgd.settings import Compare
-from bayes_vs_sgd.store import write_file
+from bayes_vs_sgd.store import remembered_json
 from bayes_vs_sgd.theory.collapse import square_law
 from bayes_vs_sgd.theory.minibatch_product import MinibatchProductLaw
 
@@ -174,11 +174,10 @@ def main() -> None:
             continue
         repeated = arguments.explained if control.repair is None else arguments.repeated
         for seed in range(max(repeated, arguments.explained)):
-            path = arguments.folder / f"{index}-{seed}-{arguments.num_seeds}.json"
-            if not path.is_file():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_file(path, json.dumps(cell(control, seed, arguments.num_seeds, seed < arguments.explained)))
-            found.append(json.loads(path.read_text()))
+            explain = seed < arguments.explained
+            name = f"{index}-{seed}-{arguments.num_seeds}{'-explained' if explain else ''}.json"
+            make = partial(cell, control, seed, arguments.num_seeds, explain)
+            found.append(remembered_json(arguments.folder / name, make))
             said = found[-1]
             print(
                 f"{said['control']}, seed {seed}: {said['verdict']}; {said['reason']} ({said['seconds']:.0f} s)",

@@ -16,7 +16,6 @@ its numbers beside this file.
 """
 
 import argparse
-import json
 import textwrap
 from collections import Counter
 from collections.abc import Callable
@@ -47,7 +46,7 @@ from bayes_vs_sgd.dynamics.white_noise import WhiteNoise
 from bayes_vs_sgd.margins import MARGINS
 from bayes_vs_sgd.report.figures import COLOURS, new_figure, write_analysis
 from bayes_vs_sgd.results import final_positions, whole
-from bayes_vs_sgd.store import write_file
+from bayes_vs_sgd.store import remembered_json
 
 HERE = Path(__file__).parent
 MODELS = HERE.parent / "models"
@@ -132,21 +131,13 @@ def main() -> None:
         place = Place(model, arguments.num_seeds // (1 if title.startswith("one layer") else FEWER))
         for row, (name, kind) in enumerate(KINDS.items()):
             path = arguments.folder / f"{column}-{row}-{place.num_seeds}.json"
-            found = kept(path, partial(place.cells, kind))
+            found = remembered_json(path, partial(place.cells, kind))
             cells += [{"network": title, "kind": name} | cell for cell in found]
             print(f"{title}; {name}: {', '.join(cell['verdict'] for cell in found)}", flush=True)
     for cell in cells:
         cell["reason"] = reason(cell, cells)
     Console(width=150).print(table(cells))
     write_analysis(arguments.out, "when_is_sgd_bayesian", cells, draw(cells))
-
-
-def kept(path: Path, make: Callable[[], list[dict]]) -> list[dict]:
-    """What was found before, or is found now and written."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, json.dumps(make(), indent=1))
-    return json.loads(path.read_text())
 
 
 class Place:

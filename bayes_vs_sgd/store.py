@@ -179,6 +179,14 @@ def write_file(path: str | Path, content: str | bytes) -> None:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
+def remembered_json(path: Path, make: Callable[[], Any]) -> Any:
+    """What a JSON file holds; where there is none, what is made now and written there."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps(make(), indent=1))
+    return json.loads(path.read_text())
+
+
 def remembered(path: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """Arrays and numbers of an .npz file, which are made and written where it is not there yet."""
     if path.is_file():
