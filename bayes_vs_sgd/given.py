@@ -41,7 +41,7 @@ class _Place(eqx.Module):
 def from_positions(
     positions: Mapping[str, Any] | xr.DataTree | xr.Dataset,
     target: Posterior,
-    name: str = "given",
+    name: "str | Given" = "given",
     observables: list[str] | None = None,
 ) -> xr.DataTree:
     """Make a tree, as ``simulate`` returns it, of positions that something else has visited.
@@ -54,7 +54,7 @@ def from_positions(
     target
         Model on which observables are evaluated.
     name
-        What to call their origin.
+        What to call their origin, or what stands for it.
     observables
         As for ``simulate``.
 
@@ -63,6 +63,7 @@ def from_positions(
     InputError
         If names or shapes are not those of the program.
     """
+    source = Given(name) if isinstance(name, str) else name
     values = site_values(positions, target)
     chosen = select(target.model, observables)
     arrays, unconstrained = _evaluate(target, chosen, values)
@@ -79,7 +80,7 @@ def from_positions(
         "positions": digest(values),
     }
     drawn["stat:num_gradients"] = np.zeros((num_chains, num_draws))
-    record = Record(Given(name), describe(Given(name), target, settings), parts=[(0, drawn)])
+    record = Record(source, describe(source, target, settings), parts=[(0, drawn)])
     lost = jnp.where(jnp.asarray(finite), -1, num_draws)
     return record.finish(Carry(_Place(final), {}, lost), num_draws, "finished", None)
 

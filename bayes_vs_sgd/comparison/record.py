@@ -15,7 +15,7 @@ TESTS, SAMPLERS = (Path(__file__).with_name(name) for name in ("calibration.json
 GLOBAL = ("mmd", "stein", "ksd")
 FAILED = 1e-3
 """p-value below which a sampler failed."""
-NAMES = {"LinearNetworkGibbs": "gibbs", "NUTS": "nuts", "Grid": "grid"}
+NAMES = {"LinearNetworkGibbs": "gibbs", "NUTS": "nuts", "Grid": "grid", "TemperedParticles": "smc"}
 """Samplers of references."""
 
 

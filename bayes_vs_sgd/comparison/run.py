@@ -13,11 +13,12 @@ import numpy as np
 import xarray as xr
 
 from ..curvature import Minimum, gradient_noise, hessian_eigenvalues, nearest_minimum, reference_point
-from ..dynamics import NUTS, SGD, SGLD, Adam, Dynamics, GradientDescent, Grid
+from ..dynamics import SGD, SGLD, Adam, Dynamics, GradientDescent
 from ..errors import InputError, nearest
 from ..given import Given, from_positions, read_positions, site_values
 from ..model import Model
 from ..posterior import Posterior
+from ..reference import of_particles, posterior_draws
 from ..results import final_positions, whole
 from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
@@ -34,8 +35,6 @@ MOST_NUMBERS = 2 * 10**6
 """Recorded of an ensemble within its first steps: what changes slowly is seen in averages of some of them."""
 NOISELESS = 1e-10
 """Gradient noise at the minimum whose variance is this much smaller than at prior draws is rounding."""
-CAREFUL = 0.98
-"""Acceptance rate of a reference by NUTS: at 0.8 singular posteriors diverge in 1 % of the draws, at 0.98 in none."""
 MOST_RECORDED = 5000
 """Most parameters of a model whose references record positions, for predictions on held-out examples."""
 COMPARED = 0.4
@@ -66,6 +65,7 @@ class Study:
 
     until = np.inf
     rest_seconds = 0.0
+    mixes = True
 
     def __init__(
         self,
@@ -189,19 +189,22 @@ class Study:
         return Posterior(self.model, scale / self.model.num_examples)
 
     def reference(self, scale: float, name: str) -> xr.DataTree:
-        """Draws of the tempered posterior: exact sampler where the model has one, grid up to two parameters, else NUTS."""
-        shared: dict[str, Any] = {"observables": self.observables, "folder": self._folder(f"reference-{scale:.6g}")}
-        shared |= {"progress": self.progress, "title": f"reference for {name}", "key": self.seed + 1}
+        """Draws of the tempered posterior, by the sampler that suits it; where NUTS did not mix once it is not tried again."""
         wanted = self.model.held_out is not None or bool(self.own) or self.settings.repairs
-        shared["record_positions"] = wanted and self.model.num_parameters <= MOST_RECORDED
-        if self.model.exact_sampler is not None:
-            dynamics, lengths = self.model.exact_sampler, {"num_chains": 16, "num_draws": 1000, "num_warmup": 200}
-        elif self.model.num_parameters <= 2:
-            dynamics, lengths = Grid(), {"num_chains": 16, "num_draws": 1000}
-        else:
-            dynamics = NUTS(target_acceptance_rate=CAREFUL)
-            lengths = {"num_chains": 16, "num_draws": 500, "num_warmup": 500}
-        return whole(simulate(dynamics, self.target(scale), **lengths, **shared))
+        found = posterior_draws(
+            self.target(scale),
+            num_chains=16,
+            num_draws=1000,
+            key=self.seed + 1,
+            judged=self.observables,
+            folder=self._folder(f"reference-{scale:.6g}"),
+            title=f"reference for {name}",
+            progress=self.progress,
+            record_positions=wanted and self.model.num_parameters <= MOST_RECORDED,
+            mixes=self.mixes,
+        )
+        self.mixes = self.mixes and not of_particles(found)
+        return found
 
     def ensemble(self, name: str, dynamics: Dynamics, target: Posterior, deadline: float) -> xr.DataTree:
         """Independent runs, their steps doubled until stationary, or as long as the deadline allows."""

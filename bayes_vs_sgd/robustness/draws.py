@@ -1,5 +1,6 @@
 """Plain draws of a law with the property beside each: all that a common event needs, and where rare ones start from."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,20 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..comparison.run import CAREFUL
 from ..diagnostics import RHAT_LIMIT, rhat
-from ..dynamics import NUTS, Grid
 from ..posterior import Posterior
-from ..results import whole
-from ..simulate import simulate
+from ..reference import posterior_draws
 from .splitting import Runs
 
-NUM_CHAINS, NUM_WARMUP = 64, 200
+NUM_CHAINS = 64
+"""Where draws cost little."""
 FEWEST_DRAWS = 32
 """Of a chain, for R-hat to mean something."""
-NUTS_CHAINS, NUTS_WARMUP, NUTS_DRAWS = 16, 500, 500
-MOST_NUMBERS = 10**8
-"""Recorded of all draws."""
 
 
 class Draws(NamedTuple):
@@ -41,31 +37,22 @@ class Draws(NamedTuple):
     seconds: float = 0.0
 
 
-def posterior_draws(
+def from_posterior(
     target: Posterior, name: str, num_draws: int, key: int, folder: Path | None, say: Callable[[str], None]
 ) -> Draws:
-    """About so many draws of a posterior: by the model's exact sampler, a grid up to two parameters, else NUTS."""
+    """About so many draws of a posterior, by the sampler that suits it (``reference.py``)."""
     say("robustness: draws of the posterior")
-    model = target.model
-    shared: dict[str, Any] = {"key": key, "observables": ["loss", name], "progress": False}
-    shared |= {"record_positions": True, "folder": None if folder is None else folder / "posterior"}
-    if model.exact_sampler is not None:
-        dynamics, lengths = model.exact_sampler, {"num_chains": NUM_CHAINS, "num_warmup": NUM_WARMUP}
-    elif model.num_parameters <= 2:
-        dynamics, lengths = Grid(), {"num_chains": NUM_CHAINS}
-    else:
-        dynamics, lengths = NUTS(target_acceptance_rate=CAREFUL), {"num_chains": NUTS_CHAINS}
-        lengths |= {"num_warmup": NUTS_WARMUP, "num_draws": NUTS_DRAWS}
-    fitting = max(MOST_NUMBERS // model.num_parameters // lengths["num_chains"], 4)
-    wanted = max(lengths.get("num_draws", -(-num_draws // lengths["num_chains"])), FEWEST_DRAWS)
-    lengths["num_draws"] = min(wanted, fitting)
-    tree = whole(simulate(dynamics, target, **lengths, **shared))
+    each = max(-(-num_draws // NUM_CHAINS), FEWEST_DRAWS)
+    within = None if folder is None else folder / "posterior"
+    tree = posterior_draws(target, NUM_CHAINS, each, key, ["loss", name], within, progress=False)
     values = np.asarray(tree["posterior"][name].values, float)
     worst = rhat(values) if np.isfinite(values).all() else np.nan
     doubts = [] if worst < RHAT_LIMIT else [f"R-hat of {name} is {worst:.3f}: the sampler has not converged"]
-    positions = {site: np.asarray(tree["posterior"][site].values, float) for site, _ in model.latents}
+    positions = {site: np.asarray(tree["posterior"][site].values, float) for site, _ in target.model.latents}
     gradients = float(np.asarray(tree["sample_stats"]["num_gradients"].values, float).sum())
-    made = {"sampler": type(dynamics).__name__, "inverse_temperature": float(target.inverse_temperature)} | lengths
+    manifest = json.loads(tree.attrs["manifest"])
+    made = {"sampler": manifest["dynamics"]["name"], "inverse_temperature": float(target.inverse_temperature)}
+    made |= {"num_chains": values.shape[0], "num_draws": values.shape[1]}
     return Draws(values, as_vectors(target, positions), doubts, gradients, made)
 
 

@@ -1,7 +1,6 @@
 """Replicates of particles with k moves a stage and with 2k, and what speaks against them."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -10,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from .. import CORES
 from ..errors import InputError
 from ..estimate import LEVEL, differ
 from ..function import Function
+from ..parallel import side_by_side
 from ..posterior import Posterior
 from ..tempered import FEWEST_MOVES, MOST_MOVES, MOST_STAGES, REMEMBERED, Ladder, tempered
 from . import splitting
@@ -124,24 +123,7 @@ def replicates(
     """Independent replicates, as many at once as there are cores."""
     say(f"robustness: {count} replicates with {num_moves} moves a stage")
     key = jax.random.fold_in(jax.random.key(seed), num_moves)
-    found: list[Replicate] = []
-    while len(found) < count:  # until one is made: programs are traced in one thread only
-        before = _files(folder)
-        found.append(problem.replicate(len(found), num_moves, key, folder))
-        if folder is None or _files(folder) != before:
-            break
-    precise = problem.target.inverse_temperature.dtype == jnp.float64
-
-    def one(index):
-        with jax.enable_x64(precise):  # which a thread does not inherit
-            return problem.replicate(index, num_moves, key, folder)
-
-    with ThreadPoolExecutor(CORES) as pool:
-        return [*found, *pool.map(one, range(len(found), count))]
-
-
-def _files(folder: Path | None) -> set[str]:
-    return set() if folder is None or not folder.is_dir() else {path.name for path in folder.iterdir()}
+    return side_by_side(lambda index: problem.replicate(index, num_moves, key, folder), count, folder)
 
 
 def until_agreed(

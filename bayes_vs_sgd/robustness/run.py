@@ -21,7 +21,7 @@ from ..model import Model
 from ..posterior import Posterior
 from ..settings import Robustness as Settings
 from .course import along
-from .draws import Draws, posterior_draws
+from .draws import Draws, from_posterior
 from .influence import Units, influences, units
 from .matching import matched_temperature
 from .methods import Job, Part, by_draws, by_particles, by_splitting
@@ -119,7 +119,7 @@ def under(
     job = Job(target, name, item, threshold, chosen, least, key, folder, say, started + chosen.max_seconds)
     if chosen.law == "posterior":
         total = chosen.num_particles * chosen.num_replicates
-        drawn = posterior_draws(target, name, total, key, folder, say)
+        drawn = from_posterior(target, name, total, key, folder, say)
     found = None if drawn is None else by_draws(job, drawn)
     if found is None and drawn is not None and drawn.runs is not None:
         found = by_splitting(job, drawn, drawn.runs)
