@@ -220,7 +220,7 @@ def cell(control: Control, seed: int, num_seeds: int, explain: bool) -> dict[str
 def draw(found: list[dict]) -> Figure:
     """A row a control, a square a seed: its colour is the verdict; the reason that was found beside the true one."""
     titles = list(dict.fromkeys(entry["control"] for entry in found))
-    figure = new_figure(9, 1.2 + 0.5 * len(titles))
+    figure = new_figure(10, 1.2 + 0.5 * len(titles))
     axes = figure.subplots()
     shades = {**dict.fromkeys(MATCHES, COLOURS[2]), MISMATCH: COLOURS[1]}
     widest = max(entry["seed"] for entry in found) + 1
@@ -230,12 +230,12 @@ def draw(found: list[dict]) -> Figure:
             axes.plot(entry["seed"], row, "s", markersize=9, color=shades.get(entry["verdict"], "#bbbbbb"))
         reasons = list(dict.fromkeys(entry["repair"] for entry in own if entry["repair"]))
         true = own[0]["expected"]
-        said = "is the posterior" if true is None else f"repaired by: {' or '.join(reasons) or '-'} (theory: {true})"
+        said = "is the posterior" if true is None else f"repaired by {' or '.join(reasons) or '-'}\ntheory: {true}"
         axes.text(widest, row, said, va="center", fontsize=8).set_in_layout(False)
     axes.set_yticks(range(len(titles)), titles)
     axes.set_xticks(range(0, widest, 2), range(0, widest, 2))
-    axes.set_xlabel("seed of data and runs")
-    axes.set_xlim(-0.7, widest + max(widest, 8))
+    axes.set_xlabel("seed of data and runs", loc="left")
+    axes.set_xlim(-0.7, widest + max(widest, 12))
     axes.set_ylim(len(titles) - 0.5, -0.5)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)

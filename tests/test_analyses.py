@@ -59,9 +59,15 @@ def test_the_figure_of_the_readme_is_of_the_numbers_beside_it():
 
 @pytest.mark.exact
 def test_every_control_is_classified_with_its_reason():
-    """A repair that theory does not name may be added where runs are short, but none that it names may be missing."""
+    """At three seeds with reasons, and twenty where no match may be found (0 of 20: at 95 % below 14 % of seeds).
+
+    A repair that theory does not name may be added where runs are short, but none that it names may be missing.
+    """
     numbers = json.loads((ANALYSES[0].parent / "controls.json").read_text())
-    assert len({entry["control"] for entry in numbers}) == 8
+    seeds = {
+        title: [e["expected"] for e in numbers if e["control"] == title] for title in {e["control"] for e in numbers}
+    }
+    assert sorted(len(expected) for expected in seeds.values()) == [3, 3, *[20] * 6]
     for entry in numbers:
         assert entry["verdict"] in (MATCHES if entry["expected"] is None else (MISMATCH,)), entry["control"]
         if entry["expected"] is not None and entry["repairs"]:
