@@ -19,8 +19,6 @@ from scipy import stats
 from ..diagnostics import finite_or_none, mean_error
 from .effects import LEVEL, Sample
 
-LEVELS = (np.arange(400) + 0.5) / 400
-"""Probabilities at which quantiles are compared."""
 BLOCKS = 20
 """Blocks of seeds that are left out one at a time, for the standard error."""
 
@@ -46,19 +44,17 @@ class Distance:
 def wasserstein(name: str, sample: Sample, reference: Sample) -> Distance:
     """W1 in sd of the reference; its error by leaving out blocks of seeds and whole chains."""
     unit = max(float(reference.values.std()), np.finfo(float).tiny)
-    ours, theirs = _blocks(sample), _blocks(reference)
-    ahead = np.quantile(sample.values, LEVELS), np.quantile(reference.values, LEVELS)
+    everything = sample.values.ravel(), reference.values.ravel()
 
-    def distance(one: NDArray, other: NDArray) -> float:
-        return float(np.mean(np.abs(one - other))) / unit
+    def distance(ours: NDArray, theirs: NDArray) -> float:
+        return float(stats.wasserstein_distance(ours, theirs)) / unit
 
-    def variance(blocks: list[NDArray], first: bool) -> float:
-        left = [np.concatenate(blocks[:i] + blocks[i + 1 :]) for i in range(len(blocks))]
-        quantiles = [np.quantile(values, LEVELS) for values in left]
-        values = [distance(q, ahead[1]) if first else distance(ahead[0], q) for q in quantiles]
-        return (len(blocks) - 1) * float(np.var(values))
+    def variance(left: list[float]) -> float:
+        return (len(left) - 1) * float(np.var(left))
 
-    return Distance(name, distance(*ahead), float(np.sqrt(variance(ours, True) + variance(theirs, False))))
+    ours = [distance(values, everything[1]) for values in _without_blocks(sample)]
+    theirs = [distance(everything[0], values) for values in _without_blocks(reference)]
+    return Distance(name, distance(*everything), float(np.sqrt(variance(ours) + variance(theirs))))
 
 
 def total_variation(sample: NDArray, reference: NDArray, independent: bool) -> Distance:
@@ -72,10 +68,11 @@ def total_variation(sample: NDArray, reference: NDArray, independent: bool) -> D
     return Distance("total variation", float(np.mean(shares)), float(np.sqrt(np.sum(variances))) / 2)
 
 
-def _blocks(sample: Sample) -> list[NDArray]:
-    """Flattened draws by chain, or by block of independent chains."""
+def _without_blocks(sample: Sample) -> list[NDArray]:
+    """Draws without one chain, or without one block of independent chains, for each."""
     count = min(len(sample.values), BLOCKS) if sample.independent else len(sample.values)
-    return [part.ravel() for part in np.array_split(sample.values, count)]
+    blocks = [part.ravel() for part in np.array_split(sample.values, count)]
+    return [np.concatenate(blocks[:i] + blocks[i + 1 :]) for i in range(count)]
 
 
 def _normal(draws: NDArray) -> tuple[NDArray, NDArray, float]:
