@@ -8,6 +8,7 @@ import numpy as np
 from arviz_stats.base.array import array_stats
 from jaxtyping import Float
 from scipy import stats
+from scipy.special import logit
 
 from .diagnostics import ess
 
@@ -78,3 +79,24 @@ def binomial_interval(probability: float, number: float) -> tuple[float, float]:
     low = float(stats.beta.ppf(tail, hits, number - hits + 1)) if hits > 0 else 0.0
     high = float(stats.beta.isf(tail, hits + 1, number - hits)) if hits < number else 1.0
     return low, high
+
+
+def log_odds_ratio(
+    first: float, first_interval: tuple[float, float], second: float, second_interval: tuple[float, float]
+) -> tuple[float | None, tuple[float, float]]:
+    r"""Delta = logit p - logit p' and its 95 % interval, from two probabilities of independent error and their intervals.
+
+    On the logit scale these are [l, u] around a and [l', u'] around a'; the error of the difference comes from those of the parts
+    (the method of variance estimates recovery: Zou and Donner, Statist. Med. 27 (2008) 1693, eq. 2):
+
+    .. math:: \left[a - a' - \sqrt{(a - l)^2 + (u' - a')^2},\; a - a' + \sqrt{(u - a)^2 + (a' - l')^2}\right].
+
+    Where a probability is seen as 0 or 1 its logit is infinite, Delta is None and one bound remains, u - l' or l - u': both
+    97.5 % limits hold at once with probability 95 % or more.
+    """
+    (a, low, high), (b, low_b, high_b) = (
+        logit(np.array([p, *ends])).tolist() for p, ends in ((first, first_interval), (second, second_interval))
+    )
+    if not np.isfinite([a, b]).all():
+        return None, (low - high_b, high - low_b)
+    return a - b, (a - b - float(np.hypot(a - low, high_b - b)), a - b + float(np.hypot(high - a, b - low_b)))

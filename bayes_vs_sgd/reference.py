@@ -6,6 +6,9 @@ that share one are neighbours, and effective sample sizes see it.
 """
 
 import json
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +19,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
+from . import CORES
 from .diagnostics import quality
 from .dynamics import NUTS, Grid
 from .given import Given, from_positions
@@ -59,6 +63,7 @@ def posterior_draws(
     title: str = "posterior",
     progress: bool = True,
     record_positions: bool = True,
+    max_seconds: float = np.inf,
     mixes: bool = True,
 ) -> xr.DataTree:
     """Draw from a posterior.
@@ -73,8 +78,10 @@ def posterior_draws(
         As of ``simulate``.
     judged
         Observables to record, and by which NUTS is judged (``diagnostics.quality``).
+    max_seconds
+        Particles are given up where all of them would take longer; then it is NUTS that is returned.
     mixes
-        Whether NUTS is tried.
+        Whether NUTS is tried first.
 
     Returns
     -------
@@ -96,22 +103,35 @@ def posterior_draws(
         lengths = lengths | {"num_draws": min(lengths["num_draws"], most)}
     within = None if folder is None else folder / "particles"
     resort = isinstance(dynamics, NUTS) and model.num_parameters <= MOST_PARAMETERS
-    if resort and not mixes and (found := by_particles(target, key, judged, within)) is not None:
+    say = partial(_say, title) if progress else lambda line: None
+    if resort and not mixes and (found := by_particles(target, key, judged, within, say, max_seconds)) is not None:
         return found
     shared: dict[str, Any] = {"key": key, "observables": judged, "folder": folder, "title": title}
     shared |= {"progress": progress, "record_positions": record_positions}
     tree = whole(simulate(dynamics, target, **lengths, **shared))
     if not resort or quality(tree, "NUTS", judged).passed:
         return tree
-    found = by_particles(target, key, judged, within) if mixes else None
+    found = by_particles(target, key, judged, within, say, max_seconds) if mixes else None
     return tree if found is None else found
 
 
-def by_particles(target: Posterior, key: int, observables: list[str], folder: Path | None = None) -> xr.DataTree | None:
-    """Draws of the posterior by tempered particles, a replicate a chain; None where one did not come to the posterior."""
+def by_particles(
+    target: Posterior,
+    key: int,
+    observables: list[str],
+    folder: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    max_seconds: float = np.inf,
+) -> xr.DataTree | None:
+    """Draws of the posterior by tempered particles, a replicate a chain; None where they do not arrive there in time."""
     path = FromPrior(target)
     keys = jax.random.split(jax.random.key(key), NUM_REPLICATES)
-    num_moves = enough_moves(path, NUM_PARTICLES, TARGET_ESS, keys[0], folder)
+    each = max_seconds * CORES / NUM_REPLICATES
+    num_moves = enough_moves(path, NUM_PARTICLES, TARGET_ESS, keys[0], folder, say, each)
+    if not num_moves:
+        say(f"tempered particles would take longer than {max_seconds:.0f} s")
+        return None
+    say(f"tempered particles: {NUM_REPLICATES} replicates of {num_moves} moves a stage")
 
     def replicate(index: int) -> Ladder:
         return tempered(path, keys[index], NUM_PARTICLES, num_moves, TARGET_ESS, folder)
@@ -124,6 +144,10 @@ def by_particles(target: Posterior, key: int, observables: list[str], folder: Pa
     cost = tree["sample_stats"]["num_gradients"].to_numpy()
     cost[:] = sum(ladder.num_gradients for ladder in ladders) / cost.size
     return tree
+
+
+def _say(title: str, line: str) -> None:
+    print(f"{title}: {line}", file=sys.stderr, flush=True)
 
 
 def of_particles(tree: xr.DataTree) -> bool:

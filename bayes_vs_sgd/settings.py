@@ -59,7 +59,8 @@ class Compare(Ensemble):
     repairs: bool = False
     """Find the smallest repair that makes a match of a mismatch, such as isotropic noise: its reason (a longer --max-seconds)."""
     max_seconds: float = 180.0
-    """After this wall time, shared by the comparisons, steps are not doubled again, spectra, controls and repairs left out."""
+    """After this wall time, shared by the comparisons, steps are not doubled again, spectra, controls and repairs left out; a
+    reference that NUTS does not mix for may take as long again."""
 
 
 @dataclass(frozen=True)

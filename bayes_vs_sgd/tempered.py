@@ -10,6 +10,7 @@ thinner than their covariance tells.
 
 import abc
 import pathlib
+import time
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -170,13 +171,20 @@ def enough_moves(
     key: Any,
     folder: pathlib.Path | None = None,
     say: Callable[[str], None] = lambda line: None,
+    max_seconds: float = np.inf,
 ) -> int:
-    """Return the least of 4, 8, 16, ... moves after which less than a fifth of each coordinate is remembered in every stage."""
+    """Return the least of 4, 8, 16, ... moves after which less than a fifth of each coordinate is remembered in every stage.
+
+    0 where it is not yet found and the next trial would take longer than ``max_seconds``.
+    """
     num_moves = FEWEST_MOVES
     while num_moves < MOST_MOVES:
         say(f"tempered particles: are {num_moves} moves a stage enough?")
+        begun = time.monotonic()
         if tempered(path, key, num_particles, num_moves, target_ess, folder).memory.max() < REMEMBERED:
             break
+        if 2 * (time.monotonic() - begun) > max_seconds:
+            return 0
         num_moves *= 2
     return num_moves
 

@@ -15,10 +15,10 @@ from scipy.special import logit
 from statistical import FALSE_ALARM, assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd.estimate import binomial_interval
+from bayes_vs_sgd.estimate import binomial_interval, log_odds_ratio
 from bayes_vs_sgd.robustness.course import Stage, decided
 from bayes_vs_sgd.robustness.methods import Part
-from bayes_vs_sgd.robustness.odds import Odds, log_odds_ratio, loss_gap
+from bayes_vs_sgd.robustness.odds import Odds, loss_gap
 from bayes_vs_sgd.robustness.particles import log_interval
 from bayes_vs_sgd.theory.rare_events import fitted_exceedance, flow_exceedance
 

@@ -81,3 +81,11 @@ def test_particles_that_do_not_arrive_are_no_posterior(two_wells, monkeypatch):
     monkeypatch.setattr("bayes_vs_sgd.reference.NUM_PARTICLES", 100)
     monkeypatch.setattr("bayes_vs_sgd.tempered.MOST_STAGES", 1)
     assert by_particles(two_wells, 0, ["loss"]) is None
+
+
+@pytest.mark.law
+def test_particles_that_would_take_too_long_are_given_up(two_wells, monkeypatch):
+    monkeypatch.setattr("bayes_vs_sgd.tempered.REMEMBERED", -1.0)
+    said = []
+    assert by_particles(two_wells, 0, ["loss"], None, said.append, max_seconds=1e-3) is None
+    assert "longer than" in said[-1]

@@ -24,6 +24,7 @@ from . import verdict as rules
 from .distances import Distance, total_variation, wasserstein
 from .effects import Effect, Sample, location_and_scale, scalar_draws
 from .embedding import GlobalTest
+from .events import EventOdds, event_odds
 from .patterns import Pattern, patterns
 from .prediction import held_out_prediction
 from .refusals import check_observables, check_runs
@@ -78,6 +79,7 @@ class Comparison:
     seeds_needed: int | None = None
     distances: Sequence[Distance] = ()
     patterns: Sequence[Pattern] = ()
+    odds: Sequence[EventOdds] = ()
     held_out: dict[str, Any] | None = None
     spectrum: Spectrum | None = None
     repairs: Sequence[Repaired] = ()
@@ -199,6 +201,7 @@ def compare(
         inverse_temperature["used"] = float(target.inverse_temperature)
     beside = reference if effects else None
     kinds = [k for k, item in chosen.items() if item.group in ("function", "off_data") and k != "loss"]
+    events = [] if beside is None else [k for k in target.model.properties if _recorded(k, tree, beside)]
     factor = float(target.scale) if scale is None else scale
     return Comparison(
         dynamics=name or manifest["dynamics"]["name"],
@@ -222,6 +225,7 @@ def compare(
         seeds_needed=rules.seeds_needed(effects, len(tested)) if verdict in rules.OPEN else None,
         distances=() if beside is None else distances(tree, beside, list(chosen), tested),
         patterns=() if beside is None else patterns(kinds, *_samples(tree, beside, kinds, tested)),
+        odds=() if gate or beside is None else event_odds(events, *_samples(tree, beside, events, tested)),
         held_out=None if gate or reference is None else held_out_prediction(tree, reference, target),
     )
 
@@ -245,6 +249,10 @@ def distances(tree: xr.DataTree, reference: xr.DataTree, names: list[str], teste
         return found
     our_draws, their_draws = (np.stack([s.values for s in side], axis=-1) for side in (ours, theirs))
     return [total_variation(our_draws, their_draws, ours[0].independent), *found]
+
+
+def _recorded(name: str, *trees: xr.DataTree) -> bool:
+    return all(name in tree["posterior"].data_vars for tree in trees)
 
 
 def _samples(

@@ -23,6 +23,7 @@ from ..results import final_positions, whole
 from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
 from .compare import Comparison, compare, primary
+from .events import scalar_properties
 from .spectrum import DEGENERATE, STEP, Spectrum, spectrum_at_minimum, temperature_spectrum, unit_scale
 from .stationarity import hopeless, is_ensemble, unsettled
 from .temperature import reference_scale
@@ -102,7 +103,7 @@ class Study:
         }
         self.trees: dict[str, tuple[xr.DataTree, xr.DataTree | None]] = {}
         self.chosen = primary(Posterior(model), list(settings.observables) or None)
-        self.observables = sorted({"loss", *self.chosen})
+        self.observables = sorted({"loss", *self.chosen, *scalar_properties(model)})
 
     @cached_property
     def minimum(self) -> Minimum:
@@ -201,6 +202,7 @@ class Study:
             title=f"reference for {name}",
             progress=self.progress,
             record_positions=wanted and self.model.num_parameters <= MOST_RECORDED,
+            max_seconds=self.settings.max_seconds,
             mixes=self.mixes,
         )
         self.mixes = self.mixes and not of_particles(found)

@@ -38,7 +38,7 @@ from .figures import (
     temperature_range,
 )
 from .laws import density_figure, ecdf_difference_figure, path_figure
-from .tables import TESTS, control_sentence, legend, number, p_and_power, repair_rows, used_beta, with_error
+from .tables import TESTS, control_sentence, legend, number, odds_ratio, p_and_power, repair_rows, used_beta, with_error
 
 INK = "#010203"
 """Colour of text and frames in the figures, replaced by the page's own, so that they follow light and dark."""
@@ -150,6 +150,7 @@ def comparison_page(
         forests=forests,
         by_margin=svg(margin_figure(judged), "Verdict of each dynamics by how wide the margins are") if judged else "",
         kinds=svg(pattern_figure(kinds), "Probability of each kind of function by dynamics") if kinds else "",
+        properties=list(dict.fromkeys(entry.property for c in comparisons for entry in c.odds)),
         **law_figures(study, [c for c in judged if c.reference is not None]),
         notes=legend(comparisons).split("\n") if comparisons else [],
         model=model,
@@ -271,6 +272,11 @@ def render(template: str, **content: Any) -> str:
     )
     environment.globals |= {"number": number, "names": NAMES, "used_beta": used_beta, "plain": plain, "colour": colour}
     environment.globals |= {"with_error": with_error, "control_sentence": control_sentence, "two_sided": TWO_SIDED}
-    environment.globals |= {"test_names": TESTS, "p_and_power": p_and_power, "repair_rows": repair_rows}
+    environment.globals |= {
+        "test_names": TESTS,
+        "p_and_power": p_and_power,
+        "repair_rows": repair_rows,
+        "odds_ratio": odds_ratio,
+    }
     environment.globals |= {"versions": {name: version(name) for name in LIBRARIES}}
     return environment.get_template(template).render(**content) + "\n"

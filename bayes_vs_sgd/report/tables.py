@@ -13,6 +13,7 @@ from ..comparison.compare import Comparison, Repaired
 from ..comparison.control import Control
 from ..comparison.effects import Effect
 from ..comparison.embedding import GlobalTest
+from ..comparison.events import EventOdds
 from ..comparison.spectrum import Spectrum
 from ..observables import GROUPS
 
@@ -106,6 +107,16 @@ def p_and_power(test: GlobalTest | None) -> str:
         return "-"
     power = "" if test.power_at_margin is None else f" ({test.power_at_margin:.0%})"
     return f"{test.p_holm:.2g}{power}"
+
+
+def odds_ratio(found: EventOdds | None) -> str:
+    """A ratio of odds and its interval; one bound of it where one law never has the event, or always."""
+    if found is None:
+        return "-"
+    low, high = np.exp(found.log_odds_interval)
+    if found.log_odds_ratio is None:
+        return f"at most {high:.2g}" if np.isfinite(high) else f"at least {low:.2g}"
+    return f"{np.exp(found.log_odds_ratio):.3g} ({low:.3g} .. {high:.3g})"
 
 
 TESTS = {"mmd": "observables (MMD)", "stein": "Stein identities", "ksd": "positions (KSD)"}

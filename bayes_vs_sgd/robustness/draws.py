@@ -38,13 +38,21 @@ class Draws(NamedTuple):
 
 
 def from_posterior(
-    target: Posterior, name: str, num_draws: int, key: int, folder: Path | None, say: Callable[[str], None]
+    target: Posterior,
+    name: str,
+    num_draws: int,
+    key: int,
+    folder: Path | None,
+    say: Callable[[str], None],
+    max_seconds: float,
 ) -> Draws:
     """About so many draws of a posterior, by the sampler that suits it (``reference.py``)."""
     say("robustness: draws of the posterior")
     each = max(-(-num_draws // NUM_CHAINS), FEWEST_DRAWS)
     within = None if folder is None else folder / "posterior"
-    tree = posterior_draws(target, NUM_CHAINS, each, key, ["loss", name], within, progress=False)
+    tree = posterior_draws(
+        target, NUM_CHAINS, each, key, ["loss", name], within, progress=False, max_seconds=max_seconds
+    )
     values = np.asarray(tree["posterior"][name].values, float)
     worst = rhat(values) if np.isfinite(values).all() else np.nan
     doubts = [] if worst < RHAT_LIMIT else [f"R-hat of {name} is {worst:.3f}: the sampler has not converged"]

@@ -3,14 +3,8 @@ r"""SGD against Bayes on a property: the ratio of the odds of an event g > c, an
 .. math:: \Delta = \mathrm{logit}\, P_{SGD} - \mathrm{logit}\, P_{Bayes}, \qquad \mathrm{logit}\, p = \log \frac{p}{1 - p}
 
 Each probability has a 95 % interval of its own: Clopper and Pearson's of the independent runs of SGD, and of the posterior's
-draws at their effective number, or Student's on the logarithm over replicates of particles. On the logit scale they are
-[l, u] around a and [l', u'] around a'; their errors are independent, and that of the difference comes from those of the parts
-(the method of variance estimates recovery: Zou and Donner, Statist. Med. 27 (2008) 1693, eq. 2):
-
-.. math:: \left[a - a' - \sqrt{(a - l)^2 + (u' - a')^2},\; a - a' + \sqrt{(u - a)^2 + (a' - l')^2}\right].
-
-Where a probability is seen as 0 or 1 its logit is infinite and one bound remains, u - l' or l - u': both 97.5 % limits hold at
-once with probability 95 % or more. The interval is at the temperature that is used; what the error of that temperature adds
+draws at their effective number, or Student's on the logarithm over replicates of particles; that of the difference comes from
+them (``estimate.log_odds_ratio``). The interval is at the temperature that is used; what the error of that temperature adds
 is told beside it.
 """
 
@@ -23,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from scipy.special import logit
 
+from ..estimate import log_odds_ratio
 from ..posterior import Posterior
 from .course import Stage, decided
 from .matching import Matched
@@ -102,18 +96,6 @@ class Odds:
         if self.decided == self.along[-1].step:
             return "How likely the event is was not decided before the last checkpoint: train longer."
         return f"How likely the event is was decided by step {self.decided:,}: from there on {held}."
-
-
-def log_odds_ratio(
-    first: float, first_interval: tuple[float, float], second: float, second_interval: tuple[float, float]
-) -> tuple[float | None, tuple[float, float]]:
-    """Delta and its interval from two probabilities of independent error and their intervals; see above."""
-    (a, low, high), (b, low_b, high_b) = (
-        logit(np.array([p, *ends])).tolist() for p, ends in ((first, first_interval), (second, second_interval))
-    )
-    if not np.isfinite([a, b]).all():
-        return None, (low - high_b, high - low_b)
-    return a - b, (a - b - float(np.hypot(a - low, high_b - b)), a - b + float(np.hypot(high - a, b - low_b)))
 
 
 def loss_gap(target: Posterior, parts: Sequence[Part]) -> float | None:

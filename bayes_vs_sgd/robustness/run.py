@@ -119,7 +119,7 @@ def under(
     job = Job(target, name, item, threshold, chosen, least, key, folder, say, started + chosen.max_seconds)
     if chosen.law == "posterior":
         total = chosen.num_particles * chosen.num_replicates
-        drawn = from_posterior(target, name, total, key, folder, say)
+        drawn = from_posterior(target, name, total, key, folder, say, chosen.max_seconds)
     found = None if drawn is None else by_draws(job, drawn)
     if found is None and drawn is not None and drawn.runs is not None:
         found = by_splitting(job, drawn, drawn.runs)
