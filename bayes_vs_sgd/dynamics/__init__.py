@@ -12,6 +12,7 @@ from .optimizers import SGD, Adam, GradientDescent, Optimizer
 from .preconditioned import AdamSGLD, RMSpropSGLD
 from .sde import MomentumFlow, StochasticGradientFlow
 from .sgmcmc import SGLD
+from .sublevel import SublevelHMC
 from .subordinated import SubordinatedLangevin
 from .underdamped import SGHMC, SGNHT
 from .white_noise import WhiteNoise
@@ -47,6 +48,7 @@ __all__ = [
     "Shuffled",
     "StableNoise",
     "StochasticGradientFlow",
+    "SublevelHMC",
     "SubordinatedLangevin",
     "WhiteNoise",
     "from_blackjax",
