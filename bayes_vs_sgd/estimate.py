@@ -81,6 +81,12 @@ def binomial_interval(probability: float, number: float) -> tuple[float, float]:
     return low, high
 
 
+def share_with_interval(values: Float[np.ndarray, "chain draw"], threshold: float) -> tuple[float, tuple[float, float]]:
+    """Share of the draws beyond a threshold, and its interval at their effective number."""
+    share, number = share_beyond(values, threshold)
+    return share, binomial_interval(share, number)
+
+
 def log_odds_ratio(
     first: float, first_interval: tuple[float, float], second: float, second_interval: tuple[float, float]
 ) -> tuple[float | None, tuple[float, float]]:

@@ -44,7 +44,7 @@ MOST_PARAMETERS = 250
 class TemperedParticles(Given):
     """Stands for tempered sequential Monte Carlo from the prior, a replicate a chain."""
 
-    law: ClassVar = "posterior"
+    law: ClassVar = "approximate"
     num_moves: int = eqx.field(static=True, default=0)
 
     @property
@@ -58,6 +58,7 @@ def posterior_draws(
     num_chains: int,
     num_draws: int,
     key: int,
+    observables: list[str],
     judged: list[str],
     folder: Path | None = None,
     title: str = "posterior",
@@ -74,10 +75,10 @@ def posterior_draws(
         Model and inverse temperature.
     num_chains, num_draws
         Lengths where draws cost little: by an exact sampler or a grid.
-    key, folder, title, progress, record_positions
+    key, observables, folder, title, progress, record_positions
         As of ``simulate``.
     judged
-        Observables to record, and by which NUTS is judged (``diagnostics.quality``).
+        Those of the observables by which NUTS is judged (``diagnostics.quality``).
     max_seconds
         Particles are given up where all of them would take longer; then it is NUTS that is returned.
     mixes
@@ -104,14 +105,14 @@ def posterior_draws(
     within = None if folder is None else folder / "particles"
     resort = isinstance(dynamics, NUTS) and model.num_parameters <= MOST_PARAMETERS
     say = partial(_say, title) if progress else lambda line: None
-    if resort and not mixes and (found := by_particles(target, key, judged, within, say, max_seconds)) is not None:
+    if resort and not mixes and (found := by_particles(target, key, observables, within, say, max_seconds)) is not None:
         return found
-    shared: dict[str, Any] = {"key": key, "observables": judged, "folder": folder, "title": title}
+    shared: dict[str, Any] = {"key": key, "observables": observables, "folder": folder, "title": title}
     shared |= {"progress": progress, "record_positions": record_positions}
     tree = whole(simulate(dynamics, target, **lengths, **shared))
     if not resort or quality(tree, "NUTS", judged).passed:
         return tree
-    found = by_particles(target, key, judged, within, say, max_seconds) if mixes else None
+    found = by_particles(target, key, observables, within, say, max_seconds) if mixes else None
     return tree if found is None else found
 
 

@@ -50,7 +50,7 @@ def exact_share(target: bvs.Posterior) -> float:
 def test_particles_weigh_the_wells_that_nuts_stays_in(two_wells, tmp_path):
     """Error rate 1e-4 (4 standard errors); R-hat tells that NUTS is not to be believed, and the same draws of it come back."""
     names = ["loss", "right_well"]
-    shared = {"num_chains": 16, "num_draws": 1000, "key": 3, "judged": names, "progress": False}
+    shared = {"num_chains": 16, "num_draws": 1000, "key": 3, "observables": names, "judged": names, "progress": False}
     drawn = posterior_draws(two_wells, folder=tmp_path, **shared)
     assert of_particles(drawn)
     assert quality(drawn, "TemperedParticles", names).passed

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..diagnostics import finite_or_none
-from ..estimate import binomial_interval, log_odds_ratio, share_beyond
+from ..estimate import log_odds_ratio, share_with_interval
 from ..model import Model
 from .effects import Sample
 
@@ -60,13 +60,8 @@ def event_odds(names: Sequence[str], ours: Sequence[Sample], theirs: Sequence[Sa
         if np.ptp(reference.values) == 0:
             continue
         threshold = float(np.quantile(reference.values, TENTH))
-        (share, interval), (other, its) = (_probability(x.values, threshold) for x in (sample, reference))
+        (share, interval), (other, its) = (share_with_interval(x.values, threshold) for x in (sample, reference))
         found.append(
             EventOdds(name, threshold, share, interval, other, its, *log_odds_ratio(share, interval, other, its))
         )
     return found
-
-
-def _probability(values: np.ndarray, threshold: float) -> tuple[float, tuple[float, float]]:
-    share, number = share_beyond(values, threshold)
-    return share, binomial_interval(share, number)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..diagnostics import finite_or_none
-from ..estimate import binomial_interval, share_beyond
+from ..estimate import share_with_interval
 from .effects import Sample
 
 MOST_OBSERVABLES = 3
@@ -52,13 +52,10 @@ def patterns(names: Sequence[str], ours: Sequence[Sample], theirs: Sequence[Samp
     found = []
     for kind in product(range(len(LEVELS)), repeat=len(names)):
         column = np.array(kind)[:, None, None]
-        (share, interval), (other, its) = (_probability((side == column).all(axis=0)) for side in level)
+        (share, interval), (other, its) = (
+            share_with_interval((side == column).all(axis=0).astype(float), 0.5) for side in level
+        )
         if share or other:
             words = {name: LEVELS[k] for name, k in zip(names, kind, strict=True)}
             found.append(Pattern(words, share, interval, other, its))
     return sorted(found, key=lambda pattern: -pattern.reference_probability)
-
-
-def _probability(inside: np.ndarray) -> tuple[float, tuple[float, float]]:
-    share, number = share_beyond(inside.astype(float), 0.5)
-    return share, binomial_interval(share, number)

@@ -50,9 +50,8 @@ def from_posterior(
     say("robustness: draws of the posterior")
     each = max(-(-num_draws // NUM_CHAINS), FEWEST_DRAWS)
     within = None if folder is None else folder / "posterior"
-    tree = posterior_draws(
-        target, NUM_CHAINS, each, key, ["loss", name], within, progress=False, max_seconds=max_seconds
-    )
+    names = ["loss", name]
+    tree = posterior_draws(target, NUM_CHAINS, each, key, names, names, within, progress=False, max_seconds=max_seconds)
     values = np.asarray(tree["posterior"][name].values, float)
     worst = rhat(values) if np.isfinite(values).all() else np.nan
     doubts = [] if worst < RHAT_LIMIT else [f"R-hat of {name} is {worst:.3f}: the sampler has not converged"]
