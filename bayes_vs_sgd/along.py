@@ -6,7 +6,9 @@ Around a checkpoint w_k, with the prior pulled to it and normalised,
     F_k = -\log \int \varphi_k(\theta)\, e^{-n \beta L(\theta)} d\theta = \int_0^1 n \beta\, E_{t \beta}[L]\, dt.
 
 All checkpoints and all rungs of the ladder of temperatures t_j = (j/J)^5 are chains of one run, so nothing is compiled twice. The
-learning coefficient is n beta (E[L] - L(w_k)) on the last rung; it is negative where training still falls.
+learning coefficient is n beta (E[L] - L(w_k)) on the last rung; it is negative where training still falls. The singular
+fluctuation is half of beta times the sum of the variances of the examples' losses there: how far the law's loss on new examples
+is above that on the data, times n/2.
 """
 
 import math
@@ -29,6 +31,7 @@ from .ladder import trapezoid
 from .learning_coefficient import LEFT_OUT
 from .observables import available, select
 from .posterior import Posterior
+from .predictive import predictive
 from .results import open_run, whole
 from .simulate import simulate
 
@@ -36,16 +39,22 @@ NUM_RUNGS, POWER = 12, 5
 """Rungs of the ladder, and by what power of j/J they lie closer near t = 0."""
 LIMIT = 1.05
 """R-hat above which a checkpoint's numbers are doubted."""
+MOST_NUMBERS = 3 * 10**7
+"""Recorded of positions, without which there is no singular fluctuation."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One place of a run: its step and loss, and the local learning coefficient and free energy there."""
+    """One place of a run: its step and loss, and what is local there.
+
+    No singular fluctuation is known of models that hold no single examples, or too many parameters to record positions.
+    """
 
     step: int
     loss: float
     effective_rank: float | None
     learning_coefficient: Estimate
+    singular_fluctuation: Estimate | None
     free_energy: Estimate
     rhat: float
     ess: float
@@ -105,6 +114,7 @@ def along_training(
         is_leaf=lambda x: x is None,
     )
     dynamics = target.model.exact_sampler or NUTS()
+    recorded = target.model.holds_examples and len(place) * num_draws * target.model.num_parameters <= MOST_NUMBERS
     found = simulate(
         dynamics,
         local,
@@ -114,11 +124,12 @@ def along_training(
         num_warmup=200 * dynamics.adaptive,
         initial={site: np.asarray(v)[place] for site, v in centers.items()},
         observables=["loss"],
+        record_positions=recorded,
         progress=progress,
         title="along the run",
     )
-    losses = np.asarray(whole(found)["posterior"]["loss"].values, float)
-    losses = losses[:, int(LEFT_OUT * num_draws) :].reshape(*shape, -1)
+    drawn = whole(found)["posterior"].to_dataset().isel(draw=slice(int(LEFT_OUT * num_draws), None))
+    losses = np.asarray(drawn["loss"].values, float).reshape(*shape, -1)
     seen = at_centers(target, positions)
     scale = float(target.scale)
     return [
@@ -127,6 +138,7 @@ def along_training(
             float(seen["loss"][index]),
             float(seen["effective_rank"][index]) if "effective_rank" in seen else None,
             with_error(scale * (last.mean() - float(seen["loss"][index])), scale * mean_error(last, False)),
+            _fluctuation(target, drawn.isel(chain=_last(index, shape))) if recorded else None,
             _integral(scale * losses[index], ladder),
             rhat(last),
             ess(last),
@@ -167,6 +179,33 @@ def at_centers(target: Posterior, positions: Any) -> dict[str, np.ndarray]:
         return jax.lax.map(one, positions)
 
     return {name: np.asarray(v, float) for name, v in evaluate(target.model, positions).items()}
+
+
+def _last(index: int, shape: tuple[int, int, int]) -> slice:
+    """Chains of the last rung at a checkpoint."""
+    _, num_rungs, num_chains = shape
+    stop = (index + 1) * num_rungs * num_chains
+    return slice(stop - num_chains, stop)
+
+
+def _fluctuation(target: Posterior, drawn: xr.Dataset) -> Estimate:
+    """Half of beta times the sum over the examples of the variance of their loss; its error by leaving each chain out."""
+    values = {site: jnp.asarray(drawn[site].values) for site, _ in target.model.latents}
+    vectors = np.asarray(_vectors(target, values))
+
+    def of(chains: np.ndarray) -> float:
+        draws = np.concatenate(chains)
+        variances = predictive(target, draws, np.full(len(draws), 1 / len(draws))).variances
+        return float(target.inverse_temperature) / 2 * float(variances.sum())
+
+    left = [of(np.delete(vectors, chain, axis=0)) for chain in range(len(vectors))]
+    return with_error(of(vectors), math.sqrt(len(left) - 1) * float(np.std(left)), len(left) - 1)
+
+
+@eqx.filter_jit
+def _vectors(target: Posterior, values: dict[str, jax.Array]) -> jax.Array:
+    """Unconstrained positions as vectors (chain, draw, d)."""
+    return jax.vmap(jax.vmap(lambda v: target.flat(target.model.unconstrain(v))))(values)
 
 
 def _integral(energies: np.ndarray, ladder: np.ndarray) -> Estimate:

@@ -62,11 +62,13 @@ class GradientNoise:
 @eqx.filter_jit
 def example_gradients(model: Model, position: Position) -> Float[Array, "n d"]:
     """Gradient of each example's loss, one row an example."""
+    rows = jnp.arange(model.num_examples)
+    return jax.lax.map(lambda row: example_gradient(model, position, row), rows, batch_size=256)
 
-    def gradient(row):
-        return ravel_pytree(jax.grad(lambda p: model.example_losses(p, row[None])[0])(position))[0]
 
-    return jax.lax.map(gradient, jnp.arange(model.num_examples), batch_size=256)
+def example_gradient(model: Model, position: Position, row: Array) -> Float[Array, " d"]:
+    """Gradient of one example's loss."""
+    return ravel_pytree(jax.grad(lambda p: model.example_losses(p, row[None])[0])(position))[0]
 
 
 def gradient_noise(model: Model, position: Position) -> GradientNoise:

@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.claims.modes import chain
+from bayes_vs_sgd.dynamics.words import near_normals
 from bayes_vs_sgd.theory import modes
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(6)  # exact up to the eleventh power
@@ -146,6 +147,6 @@ def test_the_label_noise_flow_of_a_chain_is_the_equation_of_its_mode(depth):
     state = flow.step(bvs.Posterior(model), key, flow.init(bvs.Posterior(model), key, position))[0]
     h, c = eta / substeps, eta * deviation**2 / number
     for index in range(substeps):
-        normal = np.asarray(jax.random.normal(jax.random.fold_in(key, index), (number,))) @ x / number**0.5
+        normal = np.asarray(near_normals(jax.random.fold_in(key, index), number)) @ x / number**0.5
         w += h * w ** (depth - 1) * (target - w**depth) + (c * h) ** 0.5 * w ** (depth - 1) * normal
     np.testing.assert_allclose(list(state.position.values()), w, rtol=1e-12)

@@ -14,7 +14,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from ..curvature import example_gradients
+from ..curvature import example_gradient
 from ..errors import InputError
 from ..model import Model, Position
 from ..posterior import Posterior
@@ -22,6 +22,9 @@ from ..stable import isotropic_stable, symmetric_stable
 from .base import hyperparameter, plain
 from .gradients import Gradient
 from .words import near_normals
+
+ROWS = 4
+"""Examples whose gradients are made at once."""
 
 
 class NoisyGradient(Gradient):
@@ -113,10 +116,15 @@ class IsotropicNoise(MinibatchNoise):
         self.batch_size = hyperparameter("batch_size", batch_size)
 
     def estimate(self, target: Posterior, key: Array, state: Any, position: Position) -> tuple[Position, Any]:
-        """Mean of the examples' gradients, and noise of their spread."""
-        gradients = example_gradients(target.model, position)
-        mean = gradients.mean(axis=0)
-        variance = jnp.mean((gradients - mean) ** 2) / self.batch_size
+        """Gradient on all examples, and noise of the spread of theirs."""
+        model = target.model
+        mean = target.flat(jax.grad(model.loss)(position))
+
+        def spread(row: Array) -> Array:
+            return jnp.mean((example_gradient(model, position, row) - mean) ** 2)
+
+        # Few rows at a time: with many chains, the gradients of all would not fit the cache.
+        variance = jnp.mean(jax.lax.map(spread, jnp.arange(model.num_examples), batch_size=ROWS)) / self.batch_size
         noise = jnp.sqrt(variance) * jax.random.normal(key, mean.shape)
         return target.unflat(mean + noise), state
 
@@ -183,10 +191,11 @@ class StableNoise(NoisyGradient):
 
 
 class LabelNoise(NoisyGradient):
-    r"""The gradient on all examples, their labels perturbed afresh by N(0, s^2) at each step.
+    r"""The gradient on all examples, their labels perturbed afresh at each step by numbers eps of variance s^2.
 
     For squared loss L = (1/2n) sum_i |f_i - y_i|^2 its noise is -(1/n) sum_i eps_i grad f_i: covariance (s/n)^2 Phi'Phi, which
-    moves along the tangent space of the network alone and does not vanish at zero loss.
+    moves along the tangent space of the network alone and does not vanish at zero loss. The eps are counts of fair bits, as
+    those of ``GaussianNoise``.
 
     Parameters
     ----------
@@ -215,7 +224,7 @@ class LabelNoise(NoisyGradient):
         model = target.model
         labels = {name: model.data[name] for name in model.facts["targets"]}
         flat, unravel = ravel_pytree(labels)
-        noisy = unravel(flat + self.standard_deviation * jax.random.normal(key, flat.shape))
+        noisy = unravel(flat + self.standard_deviation * near_normals(key, flat.size))
         return jax.grad(lambda p: jnp.mean(model.losses_on(p, model.data | noisy)))(position), state
 
     def refined(self, substeps: int) -> "LabelNoise":

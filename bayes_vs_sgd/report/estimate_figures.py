@@ -95,14 +95,16 @@ def evidence_figure(found: FreeEnergy) -> Figure:
 
 
 def along_figure(found: Sequence[Checkpoint]) -> Figure:
-    """Loss, effective rank, local learning coefficient and local free energy against the step, with 95 % intervals."""
+    """Loss, effective rank, and what is local against the step, with 95 % intervals."""
     steps = [point.step for point in found]
     panels: dict[str, tuple[list[float], list[float]]] = {"loss": ([point.loss for point in found], [0.0] * len(found))}
     ranks = [point.effective_rank for point in found if point.effective_rank is not None]
     if len(ranks) == len(found):
         panels["effective rank"] = (ranks, [0.0] * len(found))
-    for name in ("learning_coefficient", "free_energy"):
-        estimates = [getattr(point, name) for point in found]
+    for name in ("learning_coefficient", "singular_fluctuation", "free_energy"):
+        estimates = [estimate for point in found if (estimate := getattr(point, name)) is not None]
+        if len(estimates) < len(found):
+            continue
         halves = [(e.interval[1] - e.interval[0]) / 2 for e in estimates]
         panels[f"local {name.replace('_', ' ')}"] = ([e.value for e in estimates], halves)
     figure = new_figure(5.5, 1.7 * len(panels))

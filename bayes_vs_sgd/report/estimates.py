@@ -128,7 +128,16 @@ def free_energy_table(found: FreeEnergy, model: Model) -> Table:
     return rows_table(free_energy_rows(found, model))
 
 
-ALONG = ("step", "loss", "effective rank", "learning coefficient", "free energy", "R-hat", "ESS")
+ALONG = (
+    "step",
+    "loss",
+    "effective rank",
+    "learning coefficient",
+    "singular fluctuation",
+    "free energy",
+    "R-hat",
+    "ESS",
+)
 
 
 def along_rows(found: Sequence[Checkpoint]) -> list[tuple[str, ...]]:
@@ -139,6 +148,7 @@ def along_rows(found: Sequence[Checkpoint]) -> list[tuple[str, ...]]:
             f"{point.loss:.5g}",
             "-" if point.effective_rank is None else f"{point.effective_rank:.3g}",
             str(point.learning_coefficient),
+            "-" if point.singular_fluctuation is None else str(point.singular_fluctuation),
             str(point.free_energy),
             f"{point.rhat:.3f}",
             f"{point.ess:,.0f}",

@@ -238,7 +238,8 @@ def along_page(found: Sequence[Checkpoint], target: Posterior, model: dict[str, 
         heads=ALONG,
         rows=along_rows(found),
         figure=svg(
-            along_figure(found), "Loss, effective rank, local learning coefficient and free energy along training"
+            along_figure(found),
+            "Loss, rank, and the local learning coefficient, fluctuation and free energy along training",
         ),
         doubted=[f"{point.step:,}" for point in found if not point.rhat < LIMIT],
         limit=LIMIT,
