@@ -27,6 +27,19 @@ TOY = {
     "optimizers": ("--num-seeds", "20"),
     "when_is_sgd_bayesian": ("--num-seeds", "200", "--networks", "1", "--folder", "map"),
     "controls": ("--num-seeds", "200", "--explained", "1", "--repeated", "1", "--only", "3", "--folder", "controls"),
+    "real_networks": (
+        "--num-seeds",
+        "200",
+        "--num-steps",
+        "40",
+        "--networks",
+        "tanh",
+        "--rules",
+        "sgd",
+        "--folder",
+        "real",
+    ),
+    "generalisation": ("--num-data-sets", "3", "--num-seeds", "2", "--num-steps", "400", "--num-checkpoints", "3"),
     "trigger_robustness": ("--num-seeds", "400", "--panels", "layers"),
     "saddle_to_saddle": ("--num-steps", "40", "--num-checkpoints", "3", "--num-draws", "20"),
     "llc_benchmark": ("--classes", "1K", "--num-networks", "2", "--times", "0.04", "--num-seeds", "2"),
@@ -74,6 +87,39 @@ def test_every_control_is_classified_with_its_reason():
             assert set(entry["expected"].split(" + ")) <= set(entry["repair"].split(" + ")), entry["control"]
         if entry["exact_beta"] is not None:
             assert abs(entry["beta"]["fitted"] / entry["exact_beta"] - 1) < 0.05
+
+
+@pytest.mark.exact
+def test_on_real_networks_langevin_dynamics_alone_is_bayesian():
+    """A match from the posterior's draws, of tanh from the prior's too; ReLU does not forget those so soon, and says so."""
+    numbers = json.loads((ANALYSES[0].parent / "real_networks.json").read_text())
+    assert len(numbers) == 2 * 5 * 2
+    for entry in numbers:
+        slow = (entry["network"], entry["start"]) == ("relu", "prior")
+        matches = entry["rule"] == "sgld" and not slow
+        assert entry["verdict"] in (MATCHES if matches else (MISMATCH,)), entry
+        assert entry["reference"]["passed"]
+        assert not (slow and entry["stationary"])
+
+
+@pytest.mark.exact
+def test_the_fluctuation_is_what_the_data_hide_and_tells_nothing_of_inputs_off_them():
+    """On the plateaus of ranks 1 and 2 the gap is r (8 - r) / n; off the data it is the layers' at each of the checkpoints.
+
+    At 4 standard errors. The local law does not resolve the noise that is learned last: there the gap is more.
+    """
+    points = json.loads((ANALYSES[0].parent / "generalisation.json").read_text())
+    late = [p for p in points if p["off_data"] > 1e-4]
+    assert len(late) > 10
+    assert all(abs(p["off_data"] - p["off_data_predicted"]) < 4 * p["off_data_error"] for p in late)
+    plateaus = {1: [p for p in late if 1000 < p["step"] < 1800], 2: [p for p in late if 5000 < p["step"] < 12000]}
+    for rank, found in plateaus.items():
+        assert len(found) == 2
+        assert all(abs(p["gap"] - rank * (8 - rank) / 100) < 4 * p["gap_error"] for p in found)
+    fluctuations = [2 * p["singular_fluctuation"] / 100 for p in plateaus[2]]
+    assert all(abs(f - p["gap"]) < 4 * p["gap_error"] for f, p in zip(fluctuations, plateaus[2], strict=True))
+    noise = points[-1]["off_data_balanced"] - points[-1]["off_data_predicted"]
+    assert noise > 0.05 * points[-1]["off_data_balanced"]
 
 
 @pytest.mark.exact
