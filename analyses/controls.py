@@ -36,6 +36,8 @@ SETTLING = 60.0
 """Seconds in which steps are doubled until the runs are stationary."""
 REPAIRING = 300.0
 """Seconds after which no repair is begun."""
+STEP = 0.04
+"""Learning rate times the sharpness of a product of balanced weights that is 1, which is their number."""
 
 
 @dataclass(frozen=True)
@@ -108,37 +110,38 @@ def narrow_start(seed: int, num_seeds: int) -> tuple[Study, str]:
 
 def label_noise(seed: int, num_seeds: int) -> tuple[Study, str]:
     """Two weights, whose product has a Gamma law under label noise and a Bessel law under Bayes."""
-    rate, c, size = 0.02, 0.2, 20
+    rate, c, size = STEP / 2, 0.2, 20
     dynamics = bvs.SGD(rate, sampling=bvs.LabelNoise(float(np.sqrt(c * size / rate))))
-    return two_weights(seed, num_seeds, dynamics, square_law(1.0, np.sqrt(c)).ppf, rate)
+    return balanced(product(seed), seed, num_seeds, dynamics, square_law(1.0, np.sqrt(c)).ppf)
 
 
-def minibatch_noise(seed: int, num_seeds: int) -> tuple[Study, str]:
-    """Two weights under minibatch noise, whose product has a tail of power 7/2.
+def minibatch_noise(num_weights: int, seed: int, num_seeds: int) -> tuple[Study, str]:
+    """Weights under minibatch noise, whose product has a tail of power 5 - 3 / their number.
 
-    The flat direction relaxes at a rate of learning rate x temperature, slowly: within these steps the start may matter too.
+    Once the noise is repaired, the flat directions have their posterior after some 1 / (learning rate x temperature) steps.
     """
-    rate = 0.02
-    model = product(seed)
+    model, rate = product(seed, num_weights), STEP / num_weights
     x, y = (np.asarray(model.data[k], float) for k in "xy")
-    law = MinibatchProductLaw.of_data(x, y, rate, 1)
-    return two_weights(seed, num_seeds, bvs.SGD(rate, 1), law.quantile, rate)
+    law = MinibatchProductLaw.of_data(x, y, rate, 1, num_weights)
+    return balanced(model, seed, 2 * num_seeds, bvs.SGD(rate, 1), law.quantile, longer=8)
 
 
-def product(seed: int) -> bvs.Model:
-    """Two weights and twenty examples."""
-    return bvs.load_model(MODELS / "product.py", seed, target=1.0, num_examples=20)
+def product(seed: int, num_weights: int = 2) -> bvs.Model:
+    """Weights whose product is fitted to twenty examples."""
+    return bvs.load_model(MODELS / "product.py", seed, depth=num_weights, target=1.0, num_examples=20)
 
 
-def two_weights(
-    seed: int, num_seeds: int, dynamics: bvs.Optimizer, quantile: Callable, rate: float
+def balanced(
+    model: bvs.Model, seed: int, num_seeds: int, dynamics: bvs.Optimizer, quantile: Callable, longer: int = 1
 ) -> tuple[Study, str]:
-    """Start from the stationary law, in both of its wells, so that what is seen is the law and not the start."""
-    rng = np.random.default_rng(seed)
-    weight = np.sqrt(quantile(rng.uniform(size=POWER * num_seeds))) * rng.choice([-1, 1], size=POWER * num_seeds)
-    walk = Walk(dynamics, {"w1": weight, "w2": weight})
-    lengths = {"num_steps": int(20 / rate), "num_seeds": num_seeds, "learning_rate": rate}
-    return study(product(seed), "sgd", seed, walk, **lengths)
+    """Start from the stationary law, in all of its wells, so that what is seen is the law and not the start."""
+    rng, number = np.random.default_rng(seed), POWER * num_seeds
+    size = quantile(rng.uniform(size=number)) ** (1 / len(model.latents))
+    signs = rng.choice([-1, 1], size=(len(model.latents) - 1, number))
+    weights = size * np.concatenate([signs, signs.prod(axis=0, keepdims=True)])
+    walk = Walk(dynamics, {site: weight for (site, _), weight in zip(model.latents, weights, strict=True)})
+    rate = float(dynamics.step_time)
+    return study(model, "sgd", seed, walk, num_steps=int(20 * longer / rate), num_seeds=num_seeds, learning_rate=rate)
 
 
 CONTROLS = (
@@ -149,7 +152,8 @@ CONTROLS = (
     Control("SGD, two wells", two_wells, "isotropy + stationarity"),
     Control("gradient descent, narrow start", narrow_start, "stationarity"),
     Control("label noise, two weights", label_noise, "isotropy + prior"),
-    Control("minibatch noise, two weights", minibatch_noise, "isotropy + prior"),
+    Control("minibatch noise, two weights", partial(minibatch_noise, 2), "isotropy + prior"),
+    Control("minibatch noise, three weights", partial(minibatch_noise, 3), "isotropy + prior"),
 )
 
 
