@@ -112,18 +112,19 @@ def label_noise(seed: int, num_seeds: int) -> tuple[Study, str]:
     """Two weights, whose product has a Gamma law under label noise and a Bessel law under Bayes."""
     rate, c, size = STEP / 2, 0.2, 20
     dynamics = bvs.SGD(rate, sampling=bvs.LabelNoise(float(np.sqrt(c * size / rate))))
-    return balanced(product(seed), seed, num_seeds, dynamics, square_law(1.0, np.sqrt(c)).ppf)
+    return balanced(product(seed), seed, num_seeds, dynamics, square_law(1.0, np.sqrt(c)).ppf, 20 / rate)
 
 
 def minibatch_noise(num_weights: int, seed: int, num_seeds: int) -> tuple[Study, str]:
     """Weights under minibatch noise, whose product has a tail of power 5 - 3 / their number.
 
-    Once the noise is repaired, the flat directions have their posterior after some 1 / (learning rate x temperature) steps.
+    Once the noise is repaired, the flat directions have their posterior after some 1 / (learning rate x temperature) steps,
+    with batches of one 2 / learning rate^2.
     """
     model, rate = product(seed, num_weights), STEP / num_weights
     x, y = (np.asarray(model.data[k], float) for k in "xy")
     law = MinibatchProductLaw.of_data(x, y, rate, 1, num_weights)
-    return balanced(model, seed, 2 * num_seeds, bvs.SGD(rate, 1), law.quantile, longer=8)
+    return balanced(model, seed, 2 * num_seeds, bvs.SGD(rate, 1), law.quantile, 3.2 / rate**2)
 
 
 def product(seed: int, num_weights: int = 2) -> bvs.Model:
@@ -132,7 +133,7 @@ def product(seed: int, num_weights: int = 2) -> bvs.Model:
 
 
 def balanced(
-    model: bvs.Model, seed: int, num_seeds: int, dynamics: bvs.Optimizer, quantile: Callable, longer: int = 1
+    model: bvs.Model, seed: int, num_seeds: int, dynamics: bvs.Optimizer, quantile: Callable, num_steps: float
 ) -> tuple[Study, str]:
     """Start from the stationary law, in all of its wells, so that what is seen is the law and not the start."""
     rng, number = np.random.default_rng(seed), POWER * num_seeds
@@ -140,8 +141,8 @@ def balanced(
     signs = rng.choice([-1, 1], size=(len(model.latents) - 1, number))
     weights = size * np.concatenate([signs, signs.prod(axis=0, keepdims=True)])
     walk = Walk(dynamics, {site: weight for (site, _), weight in zip(model.latents, weights, strict=True)})
-    rate = float(dynamics.step_time)
-    return study(model, "sgd", seed, walk, num_steps=int(20 * longer / rate), num_seeds=num_seeds, learning_rate=rate)
+    lengths = {"num_steps": round(num_steps), "num_seeds": num_seeds}
+    return study(model, "sgd", seed, walk, learning_rate=float(dynamics.step_time), **lengths)
 
 
 CONTROLS = (

@@ -85,7 +85,7 @@ def cell(name: str, probability: float, key: int, max_seconds: float) -> dict[st
         exact: Callable[[float], float] = partial(sublevel_exceedance, tolerance=TOLERANCE, hidden=4)
     else:
         exact = partial(model.properties[item].exact, bvs.Posterior(model, beta))
-    threshold = float(brentq(lambda c: np.log(exact(c) / probability), 1e-3, 100.0))
+    threshold = float(brentq(lambda c: np.log(max(exact(c), 1e-300) / probability), 1e-3, 100.0))
     started = time.monotonic()
     found = bvs.robustness(model, item, threshold, key=key, max_seconds=max_seconds, **settings)
     low, high = found.interval
