@@ -25,13 +25,12 @@ import xarray as xr
 from .diagnostics import ess, finite_or_none, mean_error, rhat
 from .dynamics import NUTS
 from .errors import InputError
-from .estimate import Estimate, with_error
+from .estimate import Estimate, jackknife, with_error
 from .given import read_positions, site_values
 from .ladder import trapezoid
 from .learning_coefficient import LEFT_OUT
 from .observables import available, select
 from .posterior import Posterior
-from .predictive import predictive
 from .results import open_run, whole
 from .simulate import simulate
 
@@ -39,15 +38,15 @@ NUM_RUNGS, POWER = 12, 5
 """Rungs of the ladder, and by what power of j/J they lie closer near t = 0."""
 LIMIT = 1.05
 """R-hat above which a checkpoint's numbers are doubted."""
-MOST_NUMBERS = 3 * 10**7
-"""Recorded of positions, without which there is no singular fluctuation."""
+MOST_NUMBERS, MOST_LOSSES = 3 * 10**7, 3 * 10**8
+"""Recorded of positions, and losses of an example, with more of which there is no singular fluctuation."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """One place of a run: its step and loss, and what is local there.
 
-    No singular fluctuation is known of models that hold no single examples, or too many parameters to record positions.
+    No singular fluctuation is known of one chain, nor of models without single examples or with too many or too many parameters.
     """
 
     step: int
@@ -114,7 +113,12 @@ def along_training(
         is_leaf=lambda x: x is None,
     )
     dynamics = target.model.exact_sampler or NUTS()
-    recorded = target.model.holds_examples and len(place) * num_draws * target.model.num_parameters <= MOST_NUMBERS
+    recorded = (
+        target.model.holds_examples
+        and num_chains > 1
+        and len(place) * num_draws * target.model.num_parameters <= MOST_NUMBERS
+        and len(steps) * num_chains * num_draws * target.model.num_examples <= MOST_LOSSES
+    )
     found = simulate(
         dynamics,
         local,
@@ -191,21 +195,30 @@ def _last(index: int, shape: tuple[int, int, int]) -> slice:
 def _fluctuation(target: Posterior, drawn: xr.Dataset) -> Estimate:
     """Half of beta times the sum over the examples of the variance of their loss; its error by leaving each chain out."""
     values = {site: jnp.asarray(drawn[site].values) for site, _ in target.model.latents}
-    vectors = np.asarray(_vectors(target, values))
-
-    def of(chains: np.ndarray) -> float:
-        draws = np.concatenate(chains)
-        variances = predictive(target, draws, np.full(len(draws), 1 / len(draws))).variances
-        return float(target.inverse_temperature) / 2 * float(variances.sum())
-
-    left = [of(np.delete(vectors, chain, axis=0)) for chain in range(len(vectors))]
-    return with_error(of(vectors), math.sqrt(len(left) - 1) * float(np.std(left)), len(left) - 1)
+    means, squares = np.moveaxis(np.asarray(_moments(target, values), float), 1, 0)
+    half = float(target.inverse_temperature) / 2
+    return with_error(*jackknife(lambda mean, square: half * np.sum(square - mean**2), means, squares), len(means) - 1)
 
 
 @eqx.filter_jit
-def _vectors(target: Posterior, values: dict[str, jax.Array]) -> jax.Array:
-    """Unconstrained positions as vectors (chain, draw, d)."""
-    return jax.vmap(jax.vmap(lambda v: target.flat(target.model.unconstrain(v))))(values)
+def _moments(target: Posterior, values: dict[str, jax.Array]) -> jax.Array:
+    """Means over each chain's draws of the examples' losses, less those at the first draw, and of their squares (chain, 2, n)."""
+    model = target.model
+
+    def losses(draw: dict[str, jax.Array]) -> jax.Array:
+        return model.example_losses(model.unconstrain(draw))
+
+    first = losses({site: value[0, 0] for site, value in values.items()})
+
+    def of_chain(draws: dict[str, jax.Array]) -> jax.Array:
+        def add(sums: jax.Array, draw: dict[str, jax.Array]) -> tuple[jax.Array, None]:
+            more = losses(draw) - first
+            return sums + jnp.stack([more, more**2]), None
+
+        sums, _ = jax.lax.scan(add, jnp.zeros((2, *first.shape)), draws)
+        return sums / len(next(iter(draws.values())))
+
+    return jax.lax.map(of_chain, values)
 
 
 def _integral(energies: np.ndarray, ladder: np.ndarray) -> Estimate:
