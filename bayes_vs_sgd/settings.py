@@ -162,8 +162,9 @@ class Robustness(Ensemble):
     """Most checkpoints at which --against looks at the event; the largest number that divides the steps is taken."""
     excess_loss: float | None = None
     """Size of the sublevel set; by default half the number of parameters over n, as far as a regular posterior reaches."""
-    num_particles: int = 1000
-    """Particles of each replicate, where the event is rare."""
+    num_particles: int | None = None
+    """Particles of each replicate, where the event is rare; by default 1,000, and four times as many while the error is above 5 %
+    and there are draws to start from and time."""
     num_moves: int | None = None
     """k: trajectories of each particle a stage; the answer is made with 2k. Doubled from 4 until the two agree by default."""
     num_replicates: int = 8
@@ -179,7 +180,7 @@ class Robustness(Ensemble):
     retrain: int = 0
     """Also train SGD again, without each of so many of the most influential examples."""
     max_seconds: float = 120.0
-    """After this wall time moves are not doubled again, and SGD is not trained again."""
+    """After this wall time moves are not doubled again, more particles are not tried, and SGD is not trained again."""
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ class Path(eqx.Module):
 
     first_step: eqx.AbstractClassVar[float]
     """First step size, where the particles' covariance is one."""
+    least: ClassVar[float] = -np.inf
+    """Log Z below which the path is left unfinished."""
 
     @property
     @abc.abstractmethod
@@ -250,7 +252,7 @@ def run_tempered(path: Path, num_particles: int, num_moves: Array, target_ess: A
     trace = {name: jnp.zeros(MOST_STAGES + 1) for name in ("tempering", "mean", "variance", *WITHIN)}
     trace["seen"] = jnp.zeros((MOST_STAGES + 1, *jax.eval_shape(at, state)["seen"].shape))
     state, count, log_evidence, _, gradients, trace = jax.lax.while_loop(
-        lambda carry: (carry[0].tempering_param < 1) & (carry[1] < MOST_STAGES),
+        lambda carry: (carry[0].tempering_param < 1) & (carry[1] < MOST_STAGES) & (carry[2] > path.least),
         stage,
         (state, jnp.asarray(0), jnp.zeros(()), jnp.asarray(path.first_step), jnp.zeros(()), trace),
     )

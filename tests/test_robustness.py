@@ -15,6 +15,7 @@ import bayes_vs_sgd as bvs
 from bayes_vs_sgd.curvature import reference_point
 from bayes_vs_sgd.estimate import binomial_interval, differ
 from bayes_vs_sgd.report.robustness import robustness_page
+from bayes_vs_sgd.robustness import methods
 from bayes_vs_sgd.robustness.particles import Tilted, replicates
 from bayes_vs_sgd.robustness.result import rounded
 from bayes_vs_sgd.theory.rare_events import (
@@ -69,6 +70,23 @@ def test_rare_events_are_as_likely_as_they_are(name, threshold, settings, load, 
     assert_mean(values, expected=1.0, detects=0.8)
     with planted_bug():
         assert_mean(values, expected=2.0, detects=0.8)
+
+
+@pytest.mark.law
+def test_more_particles_are_tried_where_the_error_is_wide(load, x64, monkeypatch):
+    """Four times as many, from as many draws; not where their number is given, the time is over or the error is small."""
+    case = (load, "product of two", 12.289025)
+    monkeypatch.setattr(methods, "MOST_PARTICLES", 2000)
+    monkeypatch.setattr(methods, "PRECISE", 1e-3)
+    found, values = ratios(*case, num_moves=8, num_replicates=16, max_seconds=600.0)
+    assert (found.settings["num_particles"], found.settings["num_draws"]) == (4000, 1000)
+    assert_mean(values, expected=1.0, detects=0.8)
+    for settings in ({"num_particles": 1000}, {"max_seconds": 0.0}):
+        fixed, _ = ratios(*case, num_moves=8, num_replicates=16, **settings)
+        assert fixed.settings["num_particles"] == 1000
+        assert fixed.num_gradients < found.num_gradients / 4
+    monkeypatch.setattr(methods, "PRECISE", 1.0)
+    assert ratios(*case, num_moves=8, max_seconds=600.0)[0].settings["num_particles"] == 1000
 
 
 @pytest.mark.law
@@ -241,7 +259,20 @@ def test_a_threshold_that_is_never_reached_is_called_so(x64):
     assert not found.trusted
     assert (found.probability, found.log10_probability) == (0.0, None)
     assert "the threshold 1.5 is never reached: the largest value seen is" in found.warnings[0]
+    assert found.interval[1] < 0.1  # by the draws
     assert json.dumps(found.to_json(), allow_nan=False)
+
+
+@pytest.mark.exact
+def test_what_is_less_likely_than_any_number_is_left(x64):
+    """A threshold of 100 standard deviations, e^-5000: the path ends a little below 1e-300."""
+    target = bvs.Posterior(own(swing), 0.0)
+    starts = np.random.default_rng(0).normal(size=(2, 64, 1))
+    problem = Tilted(target, lambda model, values: values["w"], 100.0, 1.0, starts, 64)
+    for run in replicates(problem, 1, 2, 0, None, lambda line: None):
+        assert not run.ladder.finished
+        assert -800 < run.ladder.log_evidence < -690
+        assert run.found.probability == 0
 
 
 @pytest.mark.exact

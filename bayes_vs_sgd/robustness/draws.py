@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ class Draws(NamedTuple):
     """Property (chain, draw), positions as vectors (chain, draw, d), reasons for doubt, cost and settings.
 
     Of training also the ``runs`` whose ends they are, and the wall time of one: they can be split where the event is rare.
+    ``more`` draws about so many, where they cost little.
     """
 
     values: Float[np.ndarray, "chain draw"]
@@ -35,6 +37,7 @@ class Draws(NamedTuple):
     settings: dict[str, Any]
     runs: Runs | None = None
     seconds: float = 0.0
+    more: "Callable[[int], Draws] | None" = None
 
 
 def from_posterior(
@@ -52,15 +55,22 @@ def from_posterior(
     within = None if folder is None else folder / "posterior"
     names = ["loss", name]
     tree = posterior_draws(target, NUM_CHAINS, each, key, names, names, within, progress=False, max_seconds=max_seconds)
-    values = np.asarray(tree["posterior"][name].values, float)
+    cheap = tree["posterior"].sizes["chain"] == NUM_CHAINS
+
+    def drawn(group: str, name: str) -> np.ndarray:
+        """A kept run may be longer than asked for."""
+        return np.asarray(tree[group][name].values, float)[:, : each if cheap else None]
+
+    values = drawn("posterior", name)
     worst = rhat(values) if np.isfinite(values).all() else np.nan
     doubts = [] if worst < RHAT_LIMIT else [f"R-hat of {name} is {worst:.3f}: the sampler has not converged"]
-    positions = {site: np.asarray(tree["posterior"][site].values, float) for site, _ in target.model.latents}
-    gradients = float(np.asarray(tree["sample_stats"]["num_gradients"].values, float).sum())
+    vectors = as_vectors(target, {site: drawn("posterior", site) for site, _ in target.model.latents})
+    gradients = float(drawn("sample_stats", "num_gradients").sum())
     manifest = json.loads(tree.attrs["manifest"])
     made = {"sampler": manifest["dynamics"]["name"], "inverse_temperature": float(target.inverse_temperature)}
     made |= {"num_chains": values.shape[0], "num_draws": values.shape[1]}
-    return Draws(values, as_vectors(target, positions), doubts, gradients, made)
+    more = partial(from_posterior, target, name, key=key, folder=folder, say=say, max_seconds=max_seconds)
+    return Draws(values, vectors, doubts, gradients, made, more=more if cheap else None)
 
 
 def as_vectors(target: Posterior, positions: Mapping[str, np.ndarray]) -> Float[np.ndarray, "chain draw d"]:

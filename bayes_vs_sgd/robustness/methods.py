@@ -29,6 +29,10 @@ FEWEST = 10.0
 """Unsafe runs of a law that can only be simulated, with fewer of which they are split."""
 FEWEST_RUNS, TYPICAL_STAGES = 100, 8
 """Runs that are split, at least; and levels up to an event of 1e-5, by which their number is fitted to the time."""
+NUM_PARTICLES, MORE, MOST_PARTICLES = 1000, 4, 16_000
+"""Particles of a replicate at first, how many times as many are tried next, and the most."""
+PRECISE = 0.05
+"""Relative standard error at which no more are tried."""
 PARTS = 8
 
 
@@ -99,9 +103,28 @@ def by_draws(job: Job, drawn: Draws) -> Found | None:
 
 
 def by_particles(job: Job, drawn: Draws | None = None) -> Found:
+    """Tilted particles, as many as it takes and there is time for, and draws to start from, unless their number is given."""
+    size, started, count = job.settings.num_particles or NUM_PARTICLES, time.monotonic(), job.settings.num_replicates
+    found = by_tilting(job, drawn, size, job.settings.num_moves)
+    fixed = job.settings.num_particles is not None or (drawn is not None and drawn.more is None)
+    while not fixed and not found.warnings and size < MOST_PARTICLES:
+        values, left = found.replicates["twice_the_moves"], job.deadline - time.monotonic()
+        error = np.std(values, ddof=1) / np.sqrt(count) / np.mean(values)
+        if error <= PRECISE or left < MORE * (time.monotonic() - started):
+            break
+        size, started, spent = MORE * size, time.monotonic(), found.num_gradients
+        if drawn is not None and drawn.more is not None:
+            already = 0.0 if job.folder is None else drawn.num_gradients  # kept draws are gone on with
+            drawn = drawn.more(size * count)
+            spent += drawn.num_gradients - already
+        found = by_tilting(job, drawn, size, int(found.settings["num_moves"]))
+        found = found._replace(num_gradients=found.num_gradients + spent)
+    return found
+
+
+def by_tilting(job: Job, drawn: Draws | None, size: int, num_moves: int | None) -> Found:
     """Tilt particles from draws of the law towards the event; without draws, those of the prior into the sublevel set first."""
-    chosen, model = job.settings, job.target.model
-    size, count = chosen.num_particles, chosen.num_replicates
+    chosen, model, count = job.settings, job.target.model, job.settings.num_replicates
     problem = Tilted(job.target, job.item, job.threshold, 1.0, (), size)
     settings: dict[str, float] = {}
     if drawn is None:
@@ -115,26 +138,32 @@ def by_particles(job: Job, drawn: Draws | None = None) -> Found:
         problem = problem._replace(starts=[evenly(part.reshape(-1, part.shape[-1]), size) for part in parts])
     check_values(job.name, values)
     settings["num_particles"] = size
-    return by_replicates(job, problem._replace(scale=float(values.std())), drawn, "tilted SMC", settings)
+    return by_replicates(job, problem._replace(scale=float(values.std())), drawn, "tilted SMC", settings, num_moves)
 
 
 def by_splitting(job: Job, drawn: Draws, runs: Runs) -> Found:
     """Runs of a law that can only be simulated, multiplied from level to level: as many as there is time for."""
     made = TYPICAL_STAGES * 3 * FEWEST_MOVES * job.settings.num_replicates
     fitting = (job.deadline - time.monotonic()) * CORES / max(made * drawn.seconds, 1e-9)
-    size = int(np.clip(fitting, FEWEST_RUNS, max(job.settings.num_particles, FEWEST_RUNS)))
+    most = max(job.settings.num_particles or NUM_PARTICLES, FEWEST_RUNS)
+    size = int(np.clip(fitting, FEWEST_RUNS, most))
     runs = replace(runs, threshold=jnp.asarray(job.threshold, float))
-    found = by_replicates(job, Splitting(runs, size), drawn, "splitting", {"num_runs": size})
-    never = binomial_interval(*share_beyond(drawn.values, job.threshold))
-    return found if found.probability > 0 else found._replace(interval=never)
+    return by_replicates(job, Splitting(runs, size), drawn, "splitting", {"num_runs": size}, job.settings.num_moves)
 
 
-def by_replicates(job: Job, problem: Problem, drawn: Draws | None, method: str, settings: dict[str, float]) -> Found:
+def by_replicates(
+    job: Job,
+    problem: Problem,
+    drawn: Draws | None,
+    method: str,
+    settings: dict[str, float],
+    num_moves: int | None,
+) -> Found:
     """Replicates with k and with 2k moves."""
     kept = None if job.folder is None else job.folder / "particles"
     k, fewer, more = until_agreed(
         problem,
-        job.settings.num_moves,
+        num_moves,
         job.settings.num_replicates,
         job.key,
         kept,
@@ -146,10 +175,13 @@ def by_replicates(job: Job, problem: Problem, drawn: Draws | None, method: str, 
     best = replicates["twice_the_moves"]
     masses = [run.mass.probability for run in more if run.mass is not None]
     replicates |= {"set_mass": masses} if masses else {}
-    settings |= {"num_moves": k, "twice_the_moves": 2 * k}
+    settings |= {"num_moves": k, "twice_the_moves": 2 * k} | ({} if drawn is None else drawn.settings)
+    interval = log_interval(best)
+    if drawn is not None and not max(best) > 0:
+        interval = binomial_interval(*share_beyond(drawn.values, job.threshold))
     return Found(
         float(np.mean(best)),
-        log_interval(best),
+        interval,
         method,
         replicates,
         settings,

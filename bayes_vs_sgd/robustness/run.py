@@ -24,7 +24,7 @@ from .course import along
 from .draws import Draws, from_posterior
 from .influence import Units, influences, units
 from .matching import matched_temperature
-from .methods import Job, Part, by_draws, by_particles, by_splitting
+from .methods import NUM_PARTICLES, Job, Part, by_draws, by_particles, by_splitting
 from .odds import loss_gap, odds_against
 from .properties import Property
 from .readout import members, survival
@@ -118,7 +118,7 @@ def under(
     least = reference_point(model).loss
     job = Job(target, name, item, threshold, chosen, least, key, folder, say, started + chosen.max_seconds)
     if chosen.law == "posterior":
-        total = chosen.num_particles * chosen.num_replicates
+        total = (chosen.num_particles or NUM_PARTICLES) * chosen.num_replicates
         drawn = from_posterior(target, name, total, key, folder, say, chosen.max_seconds)
     found = None if drawn is None else by_draws(job, drawn)
     if found is None and drawn is not None and drawn.runs is not None:

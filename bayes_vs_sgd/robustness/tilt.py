@@ -53,6 +53,7 @@ class Tilt(Path):
     threshold: Array
     stiffness: Array
     first_step: ClassVar[float] = 0.1
+    least: ClassVar[float] = -690.0  # 1e-300: less is no floating-point number
 
     @property
     def target(self) -> Posterior:
