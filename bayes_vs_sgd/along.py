@@ -22,13 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from .diagnostics import ess, finite_or_none, mean_error, rhat
+from .diagnostics import ESS_LIMIT, RHAT_LIMIT, ess, finite_or_none, mean_error, rhat
 from .dynamics import NUTS
 from .errors import InputError
 from .estimate import Estimate, jackknife, with_error
 from .given import read_positions, site_values
 from .ladder import trapezoid
-from .learning_coefficient import LEFT_OUT
+from .learning_coefficient import FEWEST_DRAWS, LEFT_OUT
 from .observables import available, select
 from .posterior import Posterior
 from .results import open_run, whole
@@ -36,8 +36,6 @@ from .simulate import simulate
 
 NUM_RUNGS, POWER = 12, 5
 """Rungs of the ladder, and by what power of j/J they lie closer near t = 0."""
-LIMIT = 1.05
-"""R-hat above which a checkpoint's numbers are doubted."""
 MOST_NUMBERS, MOST_LOSSES = 3 * 10**7, 3 * 10**8
 """Recorded of positions, and losses of an example, with more of which there is no singular fluctuation."""
 
@@ -58,9 +56,14 @@ class Checkpoint:
     rhat: float
     ess: float
 
+    @property
+    def trusted(self) -> bool:
+        """Whether the chains there agree, and are long enough."""
+        return self.rhat < RHAT_LIMIT and self.ess >= ESS_LIMIT
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return finite_or_none(asdict(self))
+        return finite_or_none(asdict(self) | {"trusted": self.trusted})
 
 
 def along_training(
@@ -73,6 +76,7 @@ def along_training(
     *,
     chain: int = 0,
     progress: bool = True,
+    max_seconds: float | None = None,
 ) -> list[Checkpoint]:
     """Measure at evenly spaced draws of one chain of a run.
 
@@ -90,11 +94,13 @@ def along_training(
         Of the run.
     progress
         Show it on standard error.
+    max_seconds
+        After this wall time the draws that there are have to do.
 
     Raises
     ------
     InputError
-        If no positions are recorded, or the localisation is 0.
+        If no positions are recorded, the localisation is 0, or no draws are reached in time.
     """
     if not float(target.localization) > 0:
         raise InputError("along a run the law must be local: give --localization, in units of 1/position squared")
@@ -131,8 +137,13 @@ def along_training(
         record_positions=recorded,
         progress=progress,
         title="along the run",
+        max_seconds=max_seconds,
     )
-    drawn = whole(found)["posterior"].to_dataset().isel(draw=slice(int(LEFT_OUT * num_draws), None))
+    made = whole(found)
+    num_made = made["posterior"].sizes["draw"] if "posterior" in made else 0
+    if num_made < FEWEST_DRAWS:
+        raise InputError(f"{num_made} draws at each checkpoint within {max_seconds} s: give --max-seconds")
+    drawn = made["posterior"].to_dataset().isel(draw=slice(int(LEFT_OUT * num_made), None))
     losses = np.asarray(drawn["loss"].values, float).reshape(*shape, -1)
     seen = at_centers(target, positions)
     scale = float(target.scale)

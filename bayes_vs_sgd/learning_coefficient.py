@@ -30,6 +30,8 @@ DIVERGING = 1e-3
 FEWEST_DRAWS = 8
 LEFT_OUT = 1 / 3
 """Share of the draws of a measurement before the law is taken to be reached."""
+ALONE = "one sampler alone"
+"""Reason not to believe a sampler that is neither the model's own exact one nor a grid."""
 RELAXED = 3.0
 """Relaxation times of the prior that a run takes at least: what is left out is then one of them."""
 
@@ -146,7 +148,9 @@ class Chains:
     def doubts(self) -> list[str]:
         """Reasons not to believe their mean."""
         found = []
-        if not self.rhat < RHAT_LIMIT:
+        if len(self.excess) < 2:
+            found.append("one chain alone: nothing says whether it has converged; give two or more")
+        elif not self.rhat < RHAT_LIMIT:
             found.append(f"R-hat of n beta L or of the squared norm is {self.rhat:.3f}, not below {RHAT_LIMIT}")
         if not self.ess >= ESS_LIMIT:
             found.append(
@@ -199,17 +203,23 @@ def learning_coefficient(
     if settings:
         raise InputError(f"{', '.join(settings)}: a run has its settings already; give a model to choose them")
     target = target_of(run) if target is None else target
+    if not np.all(np.asarray(target.scale) > 0):
+        raise InputError("n beta is 0: the law is the prior, which knows of no loss; give an inverse temperature > 0")
     known, name = baselines(target, baseline)
     chains = read_chains(run, target, known[name]["value"])
-    law = json.loads(run.attrs["manifest"])["dynamics"]["law"]
-    doubts = chains.doubts()
+    made = json.loads(run.attrs["manifest"])["dynamics"]
+    law, doubts = made["law"], chains.doubts()
+    if "squared_norm" not in run["posterior"]:
+        doubts.append("the scale of the weights is not judged: record the observable 'squared_norm'")
+    if law == "exact" and made["name"] not in ("Grid", type(target.model.exact_sampler).__name__):
+        doubts.append(f"{ALONE}: give the model in place of the run, and a second of another kind is asked")
     if law == "approximate":
         doubts.append("the sampler is biased at its step size; the bias is not measured here")
     if law == "none":
         doubts.append("the dynamics does not target the posterior: this is n beta (E[L] - L*) of its own law")
     if run.attrs["stopped"] != "finished":
         doubts.append(f"the run was stopped early ({run.attrs['stopped']})")
-    return summarise(chains, target, known, name, doubts, seconds)
+    return summarise(chains, target, known, name, doubts, seconds, 0.0 if law == "exact" else None)
 
 
 def summarise(

@@ -24,13 +24,13 @@ from .diagnostics import mean_error
 from .dynamics import Dynamics
 from .errors import InputError, nearest
 from .estimate import with_error
-from .learning_coefficient import LEFT_OUT, Chains, LearningCoefficient, baselines, read_chains, summarise
+from .learning_coefficient import ALONE, LEFT_OUT, Chains, LearningCoefficient, baselines, read_chains, summarise
 from .model import Model
 from .pilot import OBSERVED
 from .posterior import Posterior
 from .results import whole
 from .sampler_choice import LINEAR, bias_order, choose, extrapolate, relaxation_time, sampler_of
-from .second_sampler import MOST_TEMPERED, by_tempering, wants_second
+from .second_sampler import MOST_TEMPERED, by_tempering, needs_second
 from .settings import LLC, SAMPLERS
 from .simulate import simulate
 
@@ -102,7 +102,7 @@ def measure_posterior(
     started = time.monotonic()
     known, name = baselines(target, chosen.baseline)
     with _place(folder) as kept:
-        alone = not wants_second(target, chosen)
+        alone = not (chosen.second and needs_second(target, chosen))
         job = Job(target, chosen, key, kept, started + chosen.max_seconds * (1 if alone else FIRST_SHARE), progress)
         tree, (chains, (value, error), left, doubts) = _until_precise(job, known[name]["value"])
         budget: dict[str, float | None] = {}
@@ -289,10 +289,12 @@ def _second(
     job: Job, tree: xr.DataTree, chains: Chains, baseline: float, first: tuple[float, float]
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """What tempered particles say of n beta (L - L*) and of the log of the squared norm, and where they differ."""
-    if sampler_of(tree)["dynamics"] == "Grid" or not wants_second(job.target, job.settings):
+    if sampler_of(tree)["dynamics"] == "Grid" or not needs_second(job.target, job.settings):
         return None, []
+    if not job.settings.second:
+        return None, [f"{ALONE}: the second was not asked"]
     if job.target.model.num_parameters > MOST_TEMPERED:
-        return None, [f"one sampler alone: above {MOST_TEMPERED} parameters no second one is asked"]
+        return None, [f"{ALONE}: above {MOST_TEMPERED} parameters no second one is asked"]
     found, doubts = by_tempering(job.target, job.key, baseline, folder=job.folder / "particles", quiet=not job.progress)
     size = np.log(chains.size)
     pairs = {

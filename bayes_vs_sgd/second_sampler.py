@@ -15,10 +15,10 @@ MOST_TEMPERED = 300
 """Parameters above which the second sampler is not asked."""
 
 
-def wants_second(target: Posterior, settings: LLC) -> bool:
+def needs_second(target: Posterior, settings: LLC) -> bool:
     """Whether the sampler is not the model's own exact one, nor a grid."""
     own = settings.sampler in ("auto", "exact") and target.model.exact_sampler is not None
-    return settings.second and not own and settings.sampler != "grid"
+    return not own and settings.sampler != "grid"
 
 
 def by_tempering(

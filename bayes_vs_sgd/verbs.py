@@ -123,7 +123,7 @@ def along_verb(target: Posterior, settings: LLC, run: Run, folder: Path, console
     """Measure around the checkpoints of a run."""
     assert settings.along is not None
     lengths = (settings.num_checkpoints, settings.chains(target.model.num_parameters), settings.num_draws)
-    found = along_training(settings.along, target, run.seed, *lengths)
+    found = along_training(settings.along, target, run.seed, *lengths, max_seconds=settings.max_seconds)
     console.print(along_table(found))
     described = describe_model(target.model)
     write_page(console, folder / "llc.html", along_page(found, target, described, repeat()))

@@ -1,6 +1,8 @@
 """Log evidence by tempered SMC against closed forms and one-dimensional quadrature; wrong settings are seen."""
 
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
@@ -74,6 +76,30 @@ def test_twenty_dimensions(load, x64):
     model = load("linear_regression", covariance=(1.0,) * 20, num_examples=100)
     found = bvs.free_energy(model, num_replicates=8)
     gap = found.log_evidence.value - exact(model, "linear_regression", 1.0)
+    assert abs(gap) < 0.1
+    assert abs(gap) < stats.t.isf(RATE / 2, 7) * found.log_evidence.standard_error
+    assert found.trusted, found.warnings
+    few = bvs.free_energy(model, num_moves=1, target_ess=0.1, num_replicates=40)
+    assert few.log_evidence.value - exact(model, "linear_regression", 1.0) > 0.5
+    assert any(warning.startswith("k moves give") for warning in few.warnings)
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_a_network_on_fifty_examples(x64):
+    """Sixteen weights on data whose third input is always 0: log Z is known by quadrature over |v|^2 to be -39.644004."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 3)) * [1.0, 1.0, 0.0]
+    y = x @ [1.0, -0.5, 0.0] + 0.5 * rng.normal(size=50)
+
+    def program(x, y=None):
+        first = numpyro.sample("first", dist.Normal(0, 1).expand((4, 3)).to_event(2))
+        second = numpyro.sample("second", dist.Normal(0, 1).expand((4,)).to_event(1))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("y", dist.Normal(x @ (second @ first), 0.5), obs=y)
+
+    found = bvs.free_energy(bvs.Model(program, {"x": x, "y": y}), num_replicates=8)
+    gap = found.log_evidence.value + 39.644004
     assert abs(gap) < 0.1
     assert abs(gap) < stats.t.isf(RATE / 2, 7) * found.log_evidence.standard_error
     assert found.trusted, found.warnings

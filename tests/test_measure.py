@@ -187,6 +187,28 @@ def test_a_saddle_is_called_one(load, x64):
     assert any("no minimum but a saddle" in warning for warning in found.warnings)
 
 
+@pytest.mark.exact
+def test_a_run_has_the_doubts_that_a_measurement_has(load, x64):
+    """One sampler alone, one chain alone, a bias that is not known, weights that are not looked at, no likelihood."""
+    model = load("linear_regression", num_examples=50)
+    target = bvs.Posterior(model, 0.3)
+    shared = {"key": 0, "num_draws": 30, "progress": False}
+
+    def measured(dynamics, num_chains=4, observables=("loss", "squared_norm"), target=target):
+        run = bvs.simulate(dynamics, target, num_chains=num_chains, observables=list(observables), **shared)
+        return bvs.learning_coefficient(run)
+
+    assert not any("one sampler alone" in doubt for doubt in measured(model.exact_sampler).warnings)
+    assert any("one sampler alone" in doubt for doubt in measured(bvs.MALA(1e-3)).warnings)
+    biased = measured(bvs.SGLD(1e-3))
+    assert biased.error_budget["discretisation"] is None
+    assert any("biased at its step size" in doubt for doubt in biased.warnings)
+    assert any("one chain alone" in doubt for doubt in measured(bvs.MALA(1e-3), num_chains=1).warnings)
+    assert any("squared_norm" in doubt for doubt in measured(bvs.MALA(1e-3), observables=["loss"]).warnings)
+    with pytest.raises(bvs.InputError, match="n beta is 0"):
+        measured(bvs.MALA(1e-3), target=bvs.Posterior(model, 0.0))
+
+
 @pytest.mark.law
 def test_a_strong_localisation_is_called_so(load, x64):
     model = load("linear_regression", num_examples=200)

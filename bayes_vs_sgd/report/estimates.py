@@ -107,10 +107,10 @@ def free_energy_rows(found: FreeEnergy, model: Model) -> list[tuple[str, str]]:
     names = {"training": "training loss - L*", "held_out": "held-out loss - L*"}
     names |= {"distance_on_data": "E|f - f*|^2 on the data", "distance_off_data": "E|f - f*|^2 off the data"}
     rows += [(names[name], line(value)) for name, value in found.losses.items()]
-    if "learning_coefficient" in truth:
-        rows.append(
-            ("lambda / n", f"{truth['learning_coefficient'].value / n:.3g}: mean of the held-out one, at beta 1")
-        )
+    fitted = found.learning_coefficient
+    if (known := truth.get("learning_coefficient", fitted)) is not None:
+        source = "known" if "learning_coefficient" in truth else "fitted"
+        rows.append((f"{source} lambda / n", f"{known.value / n:.3g}: mean of the held-out one, at beta 1"))
     rows.append(("baseline L*", f"{found.baseline['value']:.8g}: {found.baseline['source']}"))
     quality = (
         f"{found.num_stages} stages, acceptance at least {found.acceptance_rate:.2f}, likelihood remembered at most "
@@ -137,6 +137,7 @@ ALONG = (
     "free energy",
     "R-hat",
     "ESS",
+    "trusted",
 )
 
 
@@ -152,6 +153,7 @@ def along_rows(found: Sequence[Checkpoint]) -> list[tuple[str, ...]]:
             str(point.free_energy),
             f"{point.rhat:.3f}",
             f"{point.ess:,.0f}",
+            "yes" if point.trusted else "no",
         )
         for point in found
     ]

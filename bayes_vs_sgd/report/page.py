@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from ..along import LIMIT, Checkpoint
+from ..along import Checkpoint
 from ..comparison import record
 from ..comparison.compare import Comparison
 from ..comparison.control import Control
@@ -21,6 +21,7 @@ from ..comparison.run import Study
 from ..comparison.spectrum import Spectrum
 from ..comparison.stationarity import has_path
 from ..comparison.verdict import MATCHES
+from ..diagnostics import ESS_LIMIT, RHAT_LIMIT
 from ..free_energy import FreeEnergy
 from ..learning_coefficient import LearningCoefficient
 from ..model import Model
@@ -241,8 +242,8 @@ def along_page(found: Sequence[Checkpoint], target: Posterior, model: dict[str, 
             along_figure(found),
             "Loss, rank, and the local learning coefficient, fluctuation and free energy along training",
         ),
-        doubted=[f"{point.step:,}" for point in found if not point.rhat < LIMIT],
-        limit=LIMIT,
+        doubted=[f"{point.step:,}" for point in found if not point.trusted],
+        limits=(RHAT_LIMIT, ESS_LIMIT),
         beta=float(target.inverse_temperature),
         gamma=float(target.localization),
         model=model,
