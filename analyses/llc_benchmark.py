@@ -205,6 +205,8 @@ def summary(found: dict[str, Any]) -> Table:
         "tau",
         "90 % covers",
         "pairs",
+        "budget unknown",
+        "gradients",
         "seconds",
     ):
         table.add_column(head, justify="right")
@@ -226,8 +228,10 @@ def summary(found: dict[str, Any]) -> Table:
                 tau,
                 f"{holds.mean():.0%}" if len(holds) else "-",
                 str(len(holds)),
+                str(len(relative) - len(holds)),
             ]
-            table.add_row(*cells, f"{np.median([e['runs'][sampler]['seconds'] for e in entries]):.0f}")
+            gradients, seconds = (np.median([e["runs"][sampler][k] for e in entries]) for k in ("gradients", "seconds"))
+            table.add_row(*cells, f"{gradients:.1e}", f"{seconds:.0f}")
     return table
 
 
