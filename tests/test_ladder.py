@@ -43,10 +43,10 @@ def within(estimate, exact, num_replicates=NUM_REPLICATES):
     return abs(estimate.value - exact) < stats.t.isf(RATE / 2, num_replicates - 1) * estimate.standard_error
 
 
-def moments(model):
+def moments(model, num_points=20_001):
     """Posterior density of z = w_1 w_2 on points with weights, and the examples."""
     x, y = (np.asarray(model.data[name], float) for name in "xy")
-    half = np.geomspace(1e-12, 12 / np.sqrt(x @ x), 20_001)  # trapezoid rule in log z, on either side of the pole
+    half = np.geomspace(1e-12, 12 / np.sqrt(x @ x), num_points)  # trapezoid rule in log z, on either side of the pole
     z = np.concatenate([-half[::-1], half])
     density = k0(np.abs(z)) * np.exp(-0.5 * ((x @ x) * z**2 - 2 * (x @ y) * z)) * np.abs(z)
     return x, y, z, density / density.sum()
@@ -74,8 +74,9 @@ def test_cumulants_wbic_and_variances_are_those_of_quadrature(found):
     x, y, z, weights = moments(model)
     energy = 0.5 * (x @ x) * z**2  # x'y = 0
     mean = weights @ energy
-    exact = [mean, *(weights @ (energy - mean) ** order for order in (2, 3))]
-    for estimate, value in zip(free.cumulants, exact, strict=False):
+    exact = [mean, *(weights @ (energy - mean) ** order for order in (2, 3, 4))]
+    exact[3] -= 3 * exact[1] ** 2
+    for estimate, value in zip(free.cumulants, exact, strict=True):
         assert within(estimate, value)
     n, best = len(x), float(model.num_examples * free.baseline["value"])
     assert within(free.wbic, best + np.log(n) * float(excess(n / np.log(n))))
@@ -84,6 +85,9 @@ def test_cumulants_wbic_and_variances_are_those_of_quadrature(found):
     variances = x**2 * y**2 * (square - product**2) + x**4 / 4 * fourth - x**3 * y * cross
     assert within(free.functional_variance, variances.sum())
     assert free.singular_fluctuation.value == pytest.approx(free.functional_variance.value / 2)
+    coarse, share = moments(model, 2001)[2:]
+    seen = np.exp(-0.5 * (y[:, None] - x[:, None] * coarse) ** 2) @ share
+    assert within(free.waic, (0.5 * np.log(2 * np.pi) - np.log(seen) + variances).mean())
     few = slice(0, 200)
     losses = 0.5 * (y[few, None] - x[few, None] * z) ** 2
     predictive = -np.log(np.exp(-losses) @ weights)
