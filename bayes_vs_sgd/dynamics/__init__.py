@@ -2,6 +2,7 @@
 
 from .adaptive_sde import AdamFlow, RMSpropFlow
 from .base import Dynamics
+from .fibre import LinearNetworkFibre
 from .gibbs import LinearNetworkGibbs
 from .gradients import Fresh, FullBatch, Gradient, Minibatch, Shuffled
 from .grid import Grid
@@ -39,6 +40,7 @@ __all__ = [
     "Grid",
     "IsotropicNoise",
     "LabelNoise",
+    "LinearNetworkFibre",
     "LinearNetworkGibbs",
     "Minibatch",
     "MomentumFlow",
