@@ -161,7 +161,8 @@ class Robustness(Ensemble):
     num_checkpoints: int = 40
     """Most checkpoints at which --against looks at the event; the largest number that divides the steps is taken."""
     excess_loss: float | None = None
-    """Size of the sublevel set; by default half the number of parameters over n, as far as a regular posterior reaches."""
+    """Size of the sublevel set; by default half the number of parameters over n, as far as a regular posterior reaches. With
+    --law sgd: the law of as many further steps on condition that no step leads out of the set, and the rate at which they do."""
     num_particles: int | None = None
     """Particles of each replicate, where the event is rare; by default 1,000, and four times as many while the error is above 5 %
     and there are draws to start from and time."""

@@ -34,8 +34,12 @@ def robustness_rows(found: Robustness) -> list[tuple[str, str]]:
                 f"{mass:.4g} ± {error:.2g}: L within {found.settings['excess_loss']:.3g} of the least",
             )
         )
+    if found.escape_rate is not None:
+        rate, error = found.escape_rate.value, found.escape_rate.standard_error
+        rows.append(("escape rate", f"{rate:.4g} ± {error:.2g} a step"))
     names = {"draws": "parts of the draws", "moves": "replicates, k moves", "twice_the_moves": "replicates, 2k moves"}
-    names["set_mass"] = "replicates, mass of the set"
+    names |= {"set_mass": "replicates, mass of the set"}
+    names |= {"third_quarter": "replicates, third quarter", "last_quarter": "replicates, last quarter"}
     for name, values in found.replicates.items():
         rows.append((names[name], ", ".join(f"{value:.3g}" for value in values)))
     support = dict(zip(found.survival.thresholds, found.survival.support, strict=True)).get(found.threshold)
@@ -62,7 +66,10 @@ def law_words(found: Robustness) -> str:
     if found.law == "sublevel":
         return "prior on the set of least loss; components that no particle fell into are not known of"
     parts = ("learning_rate", "batch_size", "num_steps", "initial_scale")
-    return ", ".join(f"{name.replace('_', ' ')} {settings[name]:g}" for name in parts)
+    staying = (
+        f", staying within {settings['excess_loss']:.3g} of the least loss" if found.escape_rate is not None else ""
+    )
+    return ", ".join(f"{name.replace('_', ' ')} {settings[name]:g}" for name in parts) + staying
 
 
 def robustness_table(found: Robustness) -> Table:

@@ -1,4 +1,4 @@
-"""The ways to a probability: counting plain draws; where too few are unsafe, tilted particles, or training that is split."""
+"""The ways to a probability: counting draws, of runs that stay in a set too; tilted particles, or training that is split."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 
 from .. import CORES
 from ..errors import InputError
-from ..estimate import Estimate, binomial_interval, from_replicates, share_beyond
+from ..estimate import Estimate, binomial_interval, differ, from_replicates, share_beyond
+from ..parallel import side_by_side
 from ..posterior import Posterior
 from ..settings import Robustness as Settings
 from ..tempered import FEWEST_MOVES, FromPrior
@@ -21,6 +22,7 @@ from .draws import Draws
 from .particles import Problem, Replicate, Splitting, Tilted, doubts, log_interval, until_agreed
 from .properties import Property
 from .splitting import Runs
+from .staying import stay
 from .tilt import Pool, property_at
 
 ENOUGH = 400.0
@@ -82,6 +84,7 @@ class Found(NamedTuple):
     num_gradients: float
     warnings: list[str]
     parts: list[Part]
+    escape_rate: Estimate | None = None
 
 
 def by_draws(job: Job, drawn: Draws) -> Found | None:
@@ -149,6 +152,50 @@ def by_splitting(job: Job, drawn: Draws, runs: Runs) -> Found:
     size = int(np.clip(fitting, FEWEST_RUNS, most))
     runs = replace(runs, threshold=jnp.asarray(job.threshold, float))
     return by_replicates(job, Splitting(runs, size), drawn, "splitting", {"num_runs": size}, job.settings.num_moves)
+
+
+def by_staying(job: Job, drawn: Draws, runs: Runs) -> Found:
+    """Runs on condition that they stay in the sublevel set, from the ends of training: counted, with the error of replicates."""
+    count, excess = job.settings.num_replicates, job.settings.excess_loss
+    assert excess is not None
+    if len(drawn.vectors) < 2 * count:
+        raise InputError(f"{len(drawn.vectors)} runs for {count} replicates: give more --num-seeds")
+    level, starts = job.least_loss + excess, np.array_split(drawn.vectors[:, -1], count)
+    starts = [part[: len(drawn.vectors) // count] for part in starts]
+    job.say(f"robustness: {count} replicates of {len(starts[0])} runs that stay in the set")
+    kept = None if job.folder is None else job.folder / "staying"
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(job.key), 1), count)
+    found = side_by_side(lambda index: stay(runs, starts[index], level, keys[index], kept), count, kept)
+    values = np.stack([run.values for run in found])
+    check_values(job.name, values)
+    beyond = values > job.threshold
+    third, fourth = (part.mean(axis=(1, 2)).tolist() for part in np.split(beyond, 2, axis=1))
+    rates = [[run.escapes(later) for run in found] for later in (False, True)]
+    warnings = [
+        f"{what} is {np.mean(first):.3g} in the third quarter and {np.mean(second):.3g} in the last: give more --num-steps"
+        for what, first, second in (("the probability", third, fourth), ("the escape rate", *rates))
+        if differ(first, second)
+    ]
+    best, unsafe = np.mean([third, fourth], axis=0), values[:, -1] > job.threshold
+    if unsafe.sum() < FEWEST:
+        warnings.append(f"{unsafe.sum()} runs are unsafe at the end: too few to count, give more --num-seeds")
+    even = np.full(values[0].size, 1 / values[0].size)
+    ends = np.stack([run.ends for run in found])
+    gradients = float(ends.shape[0] * ends.shape[1]) * found[0].stayed.size * float(drawn.settings["batch_size"])
+    return Found(
+        float(best.mean()),
+        log_interval(best),
+        "runs that replace those that leave",
+        {"third_quarter": third, "last_quarter": fourth},
+        {"excess_loss": excess, "num_runs": ends.shape[1]},
+        [Pool(run.ravel(), even) for run in values],
+        ends[unsafe],
+        None,
+        gradients,
+        warnings,
+        [],
+        from_replicates(np.mean(rates, axis=0)),
+    )
 
 
 def by_replicates(

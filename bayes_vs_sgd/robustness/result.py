@@ -15,6 +15,7 @@ OF = {
     "posterior": "the parameter settings that fit as well, weighted by the posterior,",
     "sublevel": "the parameter settings that fit as well, weighted by the prior,",
     "sgd": "the runs of SGD",
+    "staying": "the runs of SGD that stay in the set",
 }
 
 
@@ -49,16 +50,18 @@ class Robustness:
     exact
         The same where the model knows it.
     method
-        ``"plain draws"``, ``"tilted SMC"`` or, of SGD, ``"splitting"``.
+        ``"plain draws"``, ``"tilted SMC"`` or, of SGD, ``"splitting"``, or ``"runs that replace those that leave"`` a set.
     replicates
         Probabilities by replicate; of particles with k moves (``moves``) and with 2k (``twice_the_moves``);
-        and the ``set_mass`` of those with 2k.
+        and the ``set_mass`` of those with 2k; of SGD that stays in a set those of the ``third_quarter`` and ``last_quarter``.
     settings
         What was run: both numbers of moves, particles, seeds.
     law, property, threshold
         Whose probability it is, and of what.
     set_mass
         Prior mass of the sublevel set, with the level and where it comes from; None for other laws.
+    escape_rate
+        Of SGD that stays in a set: the chance that a step leads out of it; None for other laws.
     survival
         P(g > c) at other thresholds.
     least_loss
@@ -93,19 +96,21 @@ class Robustness:
     seconds: float
     trusted: bool
     warnings: list[str]
+    escape_rate: Estimate | None = None
     influence: list[Influence] | None = None
     against: Odds | None = None
 
     def in_words(self) -> str:
         """One sentence."""
         event = f"{self.property} > {self.threshold:g}"
+        among = OF["staying" if self.escape_rate is not None else self.law]
         if not self.probability > 0:
-            return f"None of {OF[self.law].rstrip(',')} that were seen has {event}."
+            return f"None of {among.rstrip(',')} that were seen has {event}."
         often = (
             f"{self.probability:.0%}" if self.probability > COMMON else f"About 1 in {rounded(1 / self.probability)}"
         )
         verb = "have" if self.probability > COMMON else "has"
-        return f"{often} of {OF[self.law]} {verb} {event}."
+        return f"{often} of {among} {verb} {event}."
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -1,4 +1,4 @@
-"""How likely g > c is under a law: the posterior, the prior on a sublevel set, or the end of training by SGD.
+"""How likely g > c is under a law: the posterior, the prior on a sublevel set, or SGD at the end of training or staying in a set.
 
 Plain draws tell it where the event is common. Where it is rare particles are tilted towards it if the law's density is known
 (``tilt.py``), and training is split (``splitting.py``), always with k and with 2k moves and in replicates; what does not agree
@@ -24,7 +24,7 @@ from .course import along
 from .draws import Draws, from_posterior
 from .influence import Units, influences, units
 from .matching import matched_temperature
-from .methods import NUM_PARTICLES, Job, Part, by_draws, by_particles, by_splitting
+from .methods import NUM_PARTICLES, Job, Part, by_draws, by_particles, by_splitting, by_staying
 from .odds import loss_gap, odds_against
 from .properties import Property
 from .readout import members, survival
@@ -120,8 +120,11 @@ def under(
     if chosen.law == "posterior":
         total = (chosen.num_particles or NUM_PARTICLES) * chosen.num_replicates
         drawn = from_posterior(target, name, total, key, folder, say, chosen.max_seconds)
-    found = None if drawn is None else by_draws(job, drawn)
-    if found is None and drawn is not None and drawn.runs is not None:
+    staying = chosen.law == "sgd" and chosen.excess_loss is not None
+    found = None if drawn is None or staying else by_draws(job, drawn)
+    if staying and drawn is not None and drawn.runs is not None:
+        found = by_staying(job, drawn, drawn.runs)
+    elif found is None and drawn is not None and drawn.runs is not None:
         found = by_splitting(job, drawn, drawn.runs)
     elif found is None:
         found = by_particles(job, drawn)
@@ -146,6 +149,7 @@ def under(
         property=name,
         threshold=threshold,
         set_mass=found.set_mass,
+        escape_rate=found.escape_rate,
         survival=survival(found.pools, threshold, line),
         least_loss=least,
         members=members(target, item, found.unsafe, key),
@@ -200,6 +204,8 @@ def refuse_against(chosen: Settings) -> None:
     """Refuse what cannot be held against a posterior."""
     if chosen.against != "posterior":
         raise InputError(f"against is {chosen.against!r}: it must be posterior")
+    if chosen.excess_loss is not None:
+        raise InputError("excess_loss makes a condition of staying in a set: give it without --against")
     if chosen.law != "sgd":
         raise InputError(f"law is {chosen.law!r} against the posterior: give --law sgd, whose runs are held against it")
     if chosen.temperature not in ("fitted", "theory", "loss"):
