@@ -6,7 +6,13 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import linprog
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd.theory.diagonal_networks import flow_limit, gains, interpolator, small_step_scale
+from bayes_vs_sgd.theory.diagonal_networks import (
+    expected_shrinkage,
+    flow_limit,
+    gains,
+    interpolator,
+    small_step_scale,
+)
 
 INPUTS, LABELS = np.array([[1.0, 2.0, -0.5]]), np.array([1.5])
 RNG = np.random.default_rng(0)
@@ -109,6 +115,21 @@ def test_small_step_scale_is_the_mean_gain_of_independent_residuals():
     )  # 1 / sqrt(40,000) times a kurtosis of 9 or more
     with pytest.raises(AssertionError):  # the constant of u^2 - v^2
         np.testing.assert_allclose(change, 2 * np.log(predicted / 0.5), rtol=0.06)
+
+
+@pytest.mark.exact
+def test_the_expected_shrinkage_is_the_mean_over_the_examples():
+    """All steps there are, by hand; to leading order -2 gamma^2 L times the inputs' mean square where residuals are alike."""
+    u, v, rate = RNG.normal(size=8), RNG.normal(size=8), 0.05
+    residuals = WIDE @ (u * v) - VALUES
+    changes = []
+    for x, r in zip(WIDE, residuals, strict=True):
+        new_u, new_v = u - rate * r * x * v, v - rate * r * x * u
+        changes.append(np.log(np.abs(new_u**2 - new_v**2)) - np.log(np.abs(u**2 - v**2)))
+    np.testing.assert_allclose(expected_shrinkage(WIDE, residuals, rate), np.mean(changes, axis=0), rtol=1e-9)
+    alike, small = np.full(3, 0.7), 1e-3
+    leading = -2 * small**2 * (0.7**2 / 2) * np.mean(WIDE**2, axis=0)
+    np.testing.assert_allclose(expected_shrinkage(WIDE, alike, small), leading, rtol=1e-4)
 
 
 @pytest.mark.exact

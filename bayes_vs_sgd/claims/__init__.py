@@ -7,9 +7,12 @@ from . import (  # noqa: F401
     currents,
     diagonal_networks,
     fractional,
+    histograms,
     label_noise,
     langevin,
+    learning_coefficients,
     modes,
+    plateaus,
     tails,
 )
 from .claim import CLAIMS, Claim, Measured, Reading, chosen

@@ -131,3 +131,27 @@ def small_step_scale(
     """
     power = np.mean(np.square(np.asarray(inputs, float)), axis=0)
     return scale * np.exp(-float(learning_rate) * power * float(loss_integral))
+
+
+def expected_shrinkage(
+    inputs: Float[np.ndarray, "n d"], residuals: Float[np.ndarray, "... n"], learning_rate: float
+) -> Float[np.ndarray, "... d"]:
+    r"""Mean change of log \|u_j^2 - v_j^2\| in a step of SGD of batch 1 on beta = u * v, exact given the residuals.
+
+    A step with g_j = r_i x_ij multiplies u_j + v_j by 1 - gamma g_j and u_j - v_j by 1 + gamma g_j, so that over the examples
+
+    .. math:: \frac1n \sum_i \log |1 - \gamma^2 r_i^2 x_{ij}^2| \approx -2 \gamma^2 L \overline{x_j^2},
+
+    the latter for residuals that do not depend on the inputs: on a plateau of the loss L all coordinates shrink exponentially but
+    those that the labels need. Twice the drift of Ito's equation (``label_noise.log_drift``), once for each of u + v and u - v.
+    Derived; the effect after Andriushchenko, Varre, Pillaud-Vivien and Flammarion (ICML 2023).
+
+    Parameters
+    ----------
+    inputs, residuals
+        X, and r = X beta - y at any number of positions.
+    learning_rate
+        gamma.
+    """
+    moves = (learning_rate * np.asarray(residuals, float)[..., None] * np.asarray(inputs, float)) ** 2
+    return np.mean(np.log(np.abs(1 - moves)), axis=-2)
