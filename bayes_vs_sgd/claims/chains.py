@@ -38,12 +38,18 @@ def ends(
 
 
 def stationary(
-    dynamics: Dynamics, model: Model, seed: int, thinning: int = 8, burn: int = 200, site: str = "theta"
+    dynamics: Dynamics,
+    model: Model,
+    seed: int,
+    thinning: int = 8,
+    burn: int = 200,
+    site: str = "theta",
+    num_draws: int = DRAWS,
 ) -> np.ndarray:
     """Stationary positions (chain, draw, d) of runs from the optimum."""
     tree = simulate(
-        dynamics, Posterior(model), key=seed, num_chains=SEEDS, num_steps=burn + DRAWS * thinning,
-        num_draws=burn // thinning + DRAWS, initial="optimum", initial_scale=1.0, observables=["loss"],
+        dynamics, Posterior(model), key=seed, num_chains=SEEDS, num_steps=burn + num_draws * thinning,
+        num_draws=burn // thinning + num_draws, initial="optimum", initial_scale=1.0, observables=["loss"],
         record_positions=True, progress=False,
     )  # fmt: skip
-    return np.asarray(tree["posterior"][site].values, float)[:, -DRAWS:]
+    return np.asarray(tree["posterior"][site].values, float)[:, -num_draws:]

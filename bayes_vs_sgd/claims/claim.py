@@ -63,12 +63,18 @@ class Reading:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of theory with its source, and how it is measured: a function of a seed that returns readings."""
+    """A statement of theory with its source, and how it is measured: a function of a seed that returns readings.
+
+    ``relative`` and ``absolute`` are the precision that it is measured at: the half width of an interval is about ``absolute`` +
+    ``relative`` times the prediction. Both are 0 where none is declared.
+    """
 
     id: str
     statement: str
     source: str
     measure: Callable[[int], list[Reading]]
+    relative: float = 0.0
+    absolute: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,12 +95,14 @@ class Measured:
 CLAIMS: dict[str, Claim] = {}
 
 
-def claim(id: str, statement: str, source: str) -> Callable[[Callable[[int], list[Reading]]], Callable]:
-    """Register a measurement as that of a claim."""
+def claim(
+    id: str, statement: str, source: str, relative: float = 0.0, absolute: float = 0.0
+) -> Callable[[Callable[[int], list[Reading]]], Callable]:
+    """Register a measurement as that of a claim, of a precision if one is declared."""
 
     def register(measure: Callable[[int], list[Reading]]) -> Callable:
         assert id not in CLAIMS
-        CLAIMS[id] = Claim(id, statement, source, measure)
+        CLAIMS[id] = Claim(id, statement, source, measure, relative, absolute)
         return measure
 
     return register

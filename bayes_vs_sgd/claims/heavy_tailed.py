@@ -10,9 +10,9 @@ from ..stable import symmetric_stable
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def regression_ends(key: Array, rate: Array, batch: int, dimension: int) -> Array:
-    """Last positions of chains with fresh inputs and labels that are noise; by 100 steps Hill's estimate has settled."""
-    num_chains, num_steps = 100_000, 100
+def regression_sizes(key: Array, rate: Array, batch: int, dimension: int) -> Array:
+    """Norms of chains (draw, chain) with fresh inputs and labels that are noise; by 100 steps Hill's estimate has settled."""
+    num_chains, burn, num_draws, thinning = 100_000, 100, 16, 8
 
     def step(number: Array, theta: Array) -> Array:
         key_x, key_y = jax.random.split(jax.random.fold_in(key, number))
@@ -20,7 +20,13 @@ def regression_ends(key: Array, rate: Array, batch: int, dimension: int) -> Arra
         residual = jnp.sum(x * theta, axis=1) - jax.random.normal(key_y, (batch, num_chains))
         return theta - rate * jnp.mean(x * residual[:, None], axis=0)
 
-    return jax.lax.fori_loop(0, num_steps, step, jnp.zeros((dimension, num_chains))).T
+    def draw(theta: Array, number: Array) -> tuple[Array, Array]:
+        first = burn + number * thinning
+        theta = jax.lax.fori_loop(first, first + thinning, step, theta)
+        return theta, jnp.linalg.norm(theta, axis=0)
+
+    theta = jax.lax.fori_loop(0, burn, step, jnp.zeros((dimension, num_chains)))
+    return jax.lax.scan(draw, theta, jnp.arange(num_draws))[1]
 
 
 @jax.jit
