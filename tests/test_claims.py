@@ -19,6 +19,19 @@ def test_a_claim_holds(id):
     found = Measured(CLAIMS[id], CLAIMS[id].measure(0), 0.0)
     assert found.verdict == "holds", [(r, r.verdict) for r in found.readings if r.verdict != "holds"]
     assert any(not math.isnan(r.mistake) for r in found.readings)
+    for r in found.readings if sharp(found.claim) else ():
+        low, high = r.interval
+        assert (high - low) / 2 < 2 * (found.claim.absolute + found.claim.relative * abs(r.predicted)), r
+
+
+def sharp(claim):
+    """Whether a claim says how precise its intervals are: about the tolerance of its row, here up to twice that."""
+    return claim.absolute > 0 or claim.relative > 0
+
+
+@pytest.mark.exact
+def test_the_claims_that_are_to_be_sharp_say_how_sharp():
+    assert {id for id in CLAIMS if sharp(CLAIMS[id])} >= {"C6", "D1", "F2", "F3", "G3"}
 
 
 @pytest.mark.exact

@@ -60,6 +60,52 @@ def log_determinant_rate(
     return -2 * float(learning_rate) * float(label_variance) * num_outputs * float(np.sum(np.square(inputs)))
 
 
+def log_minor_drift(
+    theta: Float[np.ndarray, "l width"], num_inputs: int, size: int, error: Float[np.ndarray, "p k"], noise: float
+) -> float:
+    r"""Drift of the logarithm of a leading minor of Theta' Theta under label noise, given where Theta = [W_1' W_2] is.
+
+    The flow d Theta = Theta dJ has R dt + sqrt(c) dN and its transpose off the diagonal of dJ, R = M - W_1 W_2 and N of
+    independent Brownian motions. With S the first columns, G = Theta_S' Theta_S, D = Theta dJ_S, U = Theta_S^+ D and P the
+    projection on the span of Theta_S, Ito's formula is
+
+    .. math:: d \log\det G = 2\, \mathrm{tr}\, U + \mathrm{tr}\, G^{-1} D^\top (I - P) D - \mathrm{tr}\, U^2.
+
+    Of all columns P D = D and U = dJ: no drift but -2 c p k and no martingale part, so the determinant falls alike on every path.
+    A smaller minor has the middle term, what the other columns bring into it, the gradient's part and fluctuations: it need not
+    fall. Derived.
+
+    Parameters
+    ----------
+    theta, num_inputs
+        [W_1' W_2], and the number p of its columns that are of W_1'.
+    size
+        Columns of the minor.
+    error
+        R, target less map.
+    noise
+        c: the variance of an entry of the gradient's noise, in the time eta x steps.
+    """
+    theta, error = np.asarray(theta, float), np.asarray(error, float)
+    first = theta[:, :size]
+    inverse = np.linalg.pinv(first)
+    rest = np.eye(len(theta)) - first @ inverse
+    width, outputs = theta.shape[1], theta.shape[1] - num_inputs
+
+    def off_diagonal(block):
+        j = np.zeros((width, width))
+        j[:num_inputs, num_inputs:], j[num_inputs:, :num_inputs] = block, block.T
+        return theta @ j[:, :size]
+
+    total = 2 * np.trace(inverse @ off_diagonal(error))
+    gram = np.linalg.inv(first.T @ first)
+    for entry in np.eye(num_inputs * outputs):
+        d = off_diagonal(entry.reshape(num_inputs, outputs))
+        u = inverse @ d
+        total += noise * (np.trace(gram @ d.T @ rest @ d) - np.trace(u @ u))
+    return float(total)
+
+
 def corrupted_label_covariance(residuals: Float[np.ndarray, " n"], batch_size: int = 1) -> Float[np.ndarray, "n n"]:
     r"""Covariance of the label noise that turns full-batch gradient descent into SGD: (n diag(r^2) - r r') / B.
 
