@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
-from matfree import decomp, eig
+from matfree import decomp
 from scipy.optimize import minimize
 
 from .model import Model, Position
 
 DENSE = 2000
 """Most parameters for which matrices are formed."""
+LANCZOS = 40
+"""Products with a vector from which extreme eigenvalues are found beyond that."""
 
 
 @eqx.filter_jit
@@ -28,22 +30,41 @@ def hessian(model: Model, position: Position) -> Float[Array, "d d"]:
 
 @eqx.filter_jit
 def hessian_eigenvalues(
-    model: Model, position: Position, num_lanczos: int = 40, dense: int = DENSE
+    model: Model,
+    position: Position,
+    num_lanczos: int = LANCZOS,
+    dense: int = DENSE,
+    root: Float[Array, " d"] | None = None,
 ) -> Float[Array, " k"]:
-    """Eigenvalues of the Hessian of L, ascending: all of them up to ``dense`` parameters, else the Lanczos ones (matfree)."""
+    """Eigenvalues of the Hessian of L, ascending: all of them up to ``dense`` parameters, else the Lanczos ones (matfree).
+
+    With ``root`` those of P^(1/2) H P^(1/2), P^(1/2) = diag(root).
+    """
     vector, unravel = ravel_pytree(position)
+    scale = jnp.ones_like(vector) if root is None else jnp.asarray(root, vector.dtype)
     if vector.size <= dense:
-        return jnp.linalg.eigvalsh(hessian(model, position))
+        return jnp.linalg.eigvalsh(scale[:, None] * hessian(model, position) * scale)
     gradient = jax.grad(lambda v: model.loss(unravel(v)))
-    lanczos = eig.eigh_partial(decomp.tridiag_sym(num_lanczos))
+    lanczos = decomp.tridiag_sym(min(num_lanczos, vector.size), materialize=False)
     start = jax.random.normal(jax.random.key(0), vector.shape)
 
     def product(v):
-        return jax.jvp(gradient, (vector,), (v,))[1]
+        return scale * jax.jvp(gradient, (vector,), (scale * v,))[1]
 
-    values, _ = lanczos(product, start)
-    # A Hessian that vanishes spans nothing, and Lanczos divides by 0.
-    return jnp.where(jnp.any(product(start) != 0), jnp.sort(values), 0.0)
+    return ritz_values(*lanczos(product, start).J_small)
+
+
+def ritz_values(diagonal: Float[Array, " k"], beside: Float[Array, " j"]) -> Float[Array, " k"]:
+    """Eigenvalues, ascending, of the symmetric tridiagonal matrix that Lanczos made, as far as it means anything.
+
+    A Hessian of few distinct eigenvalues is used up before k products: an entry beside the diagonal is then rounding, and what
+    follows is divided by it. The first diagonal entry, which lies within the spectrum, stands for the rest.
+    """
+    size = jax.lax.cummax(jnp.abs(diagonal[:-1])) + jax.lax.cummax(jnp.abs(beside))
+    more = jnp.cumprod(jnp.abs(beside) > 100 * jnp.finfo(beside.dtype).eps * size).astype(bool)
+    diagonal = jnp.where(jnp.append(True, more), diagonal, diagonal[0])
+    beside = jnp.where(more, beside, 0.0)
+    return jnp.linalg.eigvalsh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
 
 
 @dataclass(frozen=True)

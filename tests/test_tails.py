@@ -85,6 +85,19 @@ def test_noise_of_few_values_has_no_tail():
     assert found.heavy is False
 
 
+@pytest.mark.law
+def test_sums_of_signs_may_vanish():
+    """The mean of log|sum of 100 signs| less log 1 is that of a normal law but for the lattice, whose zeros count as 2."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(40_000, 1))
+    found = tails.tail_index(signs)
+    assert found.heavy is False
+    k = np.arange(0, 101)
+    exact = scipy.stats.binom(100, 0.5).pmf(k) @ np.log(np.maximum(np.abs(2 * k - 100), 2)) / np.log(100)
+    assert_mean(
+        1 / found.blocks.value, found.blocks.standard_error / found.blocks.value**2, expected=exact, detects=0.1
+    )
+
+
 @pytest.mark.exact
 def test_surrogates_keep_correlations_and_drop_the_tail():
     rng = np.random.default_rng(3)

@@ -143,9 +143,10 @@ def hill(samples: Float[np.ndarray, "sample dimension"], num_upper: int) -> tupl
 def blocks(samples: Float[np.ndarray, "sample dimension"], block_size: int) -> tuple[float, float]:
     """Estimate 1/alpha from the sums of consecutive samples; return it and its standard error."""
     cut = samples[: len(samples) // block_size * block_size].reshape(-1, block_size, samples.shape[1])
-    of_one = np.log(np.linalg.norm(cut, axis=2)).mean(axis=1)
-    of_sum = np.log(np.linalg.norm(cut.sum(axis=1), axis=1))
-    return _ratio((of_sum - of_one) / np.log(block_size), np.ones(len(cut)))
+    of_one, of_sum = np.linalg.norm(cut, axis=2), np.linalg.norm(cut.sum(axis=1), axis=1)
+    of_sum = np.maximum(of_sum, np.min(of_sum, where=of_sum > 0, initial=of_one.max()))  # sums of few values may vanish
+    growth = np.log(of_sum) - np.log(of_one).mean(axis=1)
+    return _ratio(growth / np.log(block_size), np.ones(len(cut)))
 
 
 def stable_scale(samples: Float[np.ndarray, "sample dimension"], alpha: float, block_size: int, seed: int = 0) -> float:
