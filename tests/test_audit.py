@@ -1,6 +1,8 @@
 """The Langevin audit on models where the answer is known."""
 
+import dataclasses
 import json
+import re
 import time
 
 import jax
@@ -8,17 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import optax
 import pytest
+import scipy.linalg
 from scipy.stats import norm
 from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.assumptions import local, path, step_size
 from bayes_vs_sgd.assumptions.assumption import judged
-from bayes_vs_sgd.assumptions.audit import assumptions, constancy, preconditioner, tails
-from bayes_vs_sgd.assumptions.refined import describe, refined_models
+from bayes_vs_sgd.assumptions.audit import assumptions, constancy, described_by, preconditioner, tails
+from bayes_vs_sgd.assumptions.refined import Description, describe, refined_models, substeps
 from bayes_vs_sgd.assumptions.tails import stable_scale
+from bayes_vs_sgd.assumptions.temperatures import one_temperature
+from bayes_vs_sgd.assumptions.weak_error import as_assumption, weak_error
 from bayes_vs_sgd.claims.programs import quadratic, regression
+from bayes_vs_sgd.comparison.effects import Effect
 from bayes_vs_sgd.comparison.run import OutOfTime, Walk
 from bayes_vs_sgd.comparison.verdict import MATCHES
 from bayes_vs_sgd.curvature import reference_point
@@ -30,6 +37,8 @@ from bayes_vs_sgd.theory.fractional import free_displacement
 from bayes_vs_sgd.theory.quadratic import stationary_covariance
 
 HADAMARD = {"isotropic": True, "covariance": (1.0,) * 4, "num_examples": 256, "prior_scale": 30.0}
+ONE = HADAMARD | {"covariance": (1.0,), "num_examples": 64}
+"""One weight: h = 1, and noise of the same size everywhere."""
 
 
 def held(model, dynamics, **settings):
@@ -39,11 +48,16 @@ def held(model, dynamics, **settings):
 
 def studied(model, dynamics, **settings):
     """A study with a run of a dynamics, called own, and every assumption."""
+    study = ran(model, dynamics, **settings)
+    return study, assumptions(study, "own", dynamics)
+
+
+def ran(model, dynamics, **settings):
+    """A study with a run of a dynamics, called own."""
     settings = {"num_seeds": 2000, "num_steps": 1000} | settings
     study = bvs.Study(model, Compare(dynamics=("own",), **settings), progress=False, own={"own": Walk(dynamics)})
-    target = study.target(study.scale)
-    study.trees["own"] = study.ensemble("own", dynamics, target, 0.0), None
-    return study, assumptions(study, "own", dynamics)
+    study.trees["own"] = study.ensemble("own", dynamics, study.target(study.scale), 0.0), None
+    return study
 
 
 def at(model, dynamics, position=None):
@@ -58,7 +72,7 @@ def test_on_an_exactly_isotropic_regression_all_holds(load):
     found = held(load("linear_regression", **HADAMARD), bvs.SGD(0.1, 8))
     assert [a.name for a in found.values() if a.holds is False] == []
     assert [a.name for a in found.values() if a.holds is None] == []
-    assert len(found) == 15
+    assert len(found) == 16
 
 
 @pytest.mark.law
@@ -104,6 +118,92 @@ def test_a_deep_network_is_degenerate(load):
     assert "of the Hessian 9, of 21" in found.note
     assert "learning coefficient 4.5 for d/2 = 10.5" in found.note
     assert local.isotropy(place).holds is False
+
+
+@pytest.mark.exact
+def test_noise_in_flat_directions(x64):
+    """H = diag(1, 1, 0): of noise of covariance diag(1, 2, 3) half is where nothing holds it back."""
+    curved = np.array([1.0, 1.0, 0.0])
+
+    def program(x):
+        theta = numpyro.sample("theta", dist.Normal(0, 10).expand((3,)).to_event(1))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("x", dist.Normal(theta * curved, 1.0).to_event(1), obs=x)
+
+    model = bvs.Model(program, {"x": np.zeros((8, 3))})
+    _, _, place = at(model, bvs.SGD(0.1, 1), {"theta": jnp.zeros(3)})
+    found = local.non_degeneracy(dataclasses.replace(place, noise=np.diag([1.0, 2.0, 3.0])), bvs.Posterior(model))
+    assert found.value == pytest.approx(1 / 3)
+    assert found.holds is False
+    assert "in the flat directions 0.5 of tr C" in found.note
+
+
+@pytest.mark.exact
+def test_the_nearest_multiple_of_the_hessian(x64):
+    """H = diag(1, 2), C = diag(2, 1): c = tr HC / tr H^2 = 4/5, the cosine 4/5, and 3/5 of |C| is left."""
+    model = quadratic(np.diag([1.0, 2.0]), np.diag([2.0, 1.0]))
+    note = local.isotropy(at(model, bvs.SGD(0.1, 1))[2]).note
+    assert "2 eigenvalues of C are not zero, 1 to 2 (condition number 2)" in note
+    assert "C is 0.8 H but for 0.60 of its norm; cosine of C with the Hessian 0.80" in note
+
+
+@pytest.mark.exact
+def test_stable_noise_has_no_covariance(load):
+    """A sample has one, which says nothing: of alpha = 2 the entries are decided, below they are not."""
+    model = load("linear_regression", **HADAMARD)
+
+    def found(alpha):
+        noise = bvs.StableNoise(alpha, 1.0)
+        target, position, place = at(model, bvs.SGD(0.1, sampling=noise))
+        entries = [local.isotropy(place), local.commutation(place), local.non_degeneracy(place, target)]
+        entries.append(local.central_limit(target, noise, position))
+        return entries
+
+    assert [a.holds for a in found(2.0)] == [True] * 4
+    isotropy, commutation, degeneracy, limit = found(1.5)
+    for entry in (isotropy, commutation):
+        assert entry.holds is None
+        assert np.isnan(entry.interval).all()
+        assert entry.note == local.NO_VARIANCE
+    assert degeneracy.holds  # of the Hessian alone
+    assert limit.holds is False
+    study = ran(model, bvs.SGD(0.1, sampling=bvs.StableNoise(1.5, 0.1)), num_seeds=400, num_steps=64, learning_rate=0.1)
+    by = {a.name: a for a in assumptions(study, "own", study.dynamics("own"))}
+    assert by["noise of one size"].holds is None
+    assert not {"no currents", "diffusion", "fluctuation and dissipation"} & set(by)
+    assert json.dumps([a.to_json() for a in by.values()], allow_nan=False)
+
+
+@pytest.mark.exact
+def test_one_sharp_mode_among_thousands_is_seen():
+    """H = diag(1, 0.01, 0.01, ...): random vectors (the bug) see its root mean square."""
+    size, eta = 2500, 0.5
+    scales = np.append(1.0, np.full(size - 1, 10.0))
+
+    def program(x):
+        theta = numpyro.sample("theta", dist.Normal(0, 10).expand((size,)).to_event(1))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("x", dist.Normal(theta, scales).to_event(1), obs=x)
+
+    model = bvs.Model(
+        program, {"x": np.random.default_rng(0).normal(size=(4, size))}, optimum={"theta": np.zeros(size)}
+    )
+    target, position = bvs.Posterior(model), {"theta": jnp.zeros(size)}
+
+    def sharpness(preconditioner=None):
+        place = local.local(target, bvs.Minibatch(batch_size=2), position, preconditioner)
+        return step_size.small_steps(place, eta), place
+
+    found, place = sharpness()
+    seen = np.linalg.norm(place.hessian_probes) / np.linalg.norm(place.probes)
+    assert found.value == pytest.approx(eta, rel=1e-3)
+    assert found.value <= found.interval[1] <= 1.1 * eta
+    assert found.holds is False
+    assert eta * seen < step_size.SMALL
+    flattened, _ = sharpness(scales**2)
+    assert flattened.value == pytest.approx(eta, rel=1e-3)  # of P^(1/2) H P^(1/2) = I
+    damped, _ = sharpness(np.append(0.1, np.ones(size - 1)))
+    assert damped.holds
 
 
 @pytest.mark.exact
@@ -245,6 +345,200 @@ def test_the_reason_is_the_smallest_repair(load):
     assert {r.assumptions: r.comparison.verdict for r in found.repairs}[("isotropy",)] in MATCHES
     assert {m.dynamics: m.verdict for m in found.models}["isotropic Langevin"] == "mismatch"
     assert {m.dynamics: m.verdict for m in found.models}["second-order anisotropic"] == "match"
+
+
+@pytest.mark.law
+def test_at_large_steps_its_own_equation_does_not_describe_sgd(load):
+    """h = 1, eta = 1/2: SGD's variance is 1/(1 - eta h / 2) times the equation's. One sub-step (the bug) is SGD itself."""
+    eta = 0.5
+    settings = {
+        "learning_rate": eta,
+        "batch_size": 32,
+        "num_steps": 32,
+        "num_seeds": 20_000,
+        "observables": ("mode_1",),
+    }
+    model, dynamics = load("linear_regression", **ONE), bvs.SGD(eta, 32)
+    study, found = ran(model, dynamics, **settings), [step_size.small_steps(at(model, dynamics)[2], eta)]
+    equation = refined_models(study, dynamics, "own", found)["anisotropic Langevin"]
+    assert equation.substeps == substeps(eta, 0.1) == 13
+    exact = np.log((1 - eta / 2 / 13) / (1 - eta / 2)) / 2
+
+    def assert_mismatch(substeps):
+        made = describe(
+            study, f"in {substeps}", "own", bvs.StochasticGradientFlow(eta, bvs.GaussianNoise(32), substeps)
+        )
+        width = next(e for e in made.effects if e.kind == "log_sd_ratio")
+        assert_mean(width.value, width.standard_error, expected=exact, detects=0.1)
+        assert made.verdict == "mismatch"
+
+    assert_mismatch(13)
+    with planted_bug():
+        assert_mismatch(1)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(("eta", "holds"), [(0.1, True), (0.5, False)])
+def test_the_weak_error_halves_with_the_learning_rate(load, eta, holds):
+    """That of log sd is -log(1 - eta h / 2) / 2, h = 1, but for what the sub-steps leave."""
+    settings = {
+        "learning_rate": eta,
+        "batch_size": 32,
+        "num_steps": 128,
+        "num_seeds": 20_000,
+        "observables": ("mode_1",),
+    }
+    model, dynamics = load("linear_regression", **ONE), bvs.SGD(eta, 32)
+    study, found = ran(model, dynamics, **settings), [step_size.small_steps(at(model, dynamics)[2], eta)]
+    equation = refined_models(study, dynamics, "own", found)["anisotropic Langevin"]
+    made = describe(study, "anisotropic Langevin", "own", equation)
+    found = weak_error(study, dynamics, "own", made)
+    half = study.trees["own at half the learning rate"][0]
+    assert half.attrs["num_steps"] == 256
+    assert found.holds is holds
+    error = next(e.standard_error for e in made.effects if e.kind == "log_sd_ratio")
+    exact, kept = -np.log(1 - eta / 2) / 2, np.log(1 - eta / 2 / equation.substeps) / 2
+    assert_mean(found.value, error, expected=exact + kept, detects=0.07)
+    assert "log sd ratio" in found.note
+    if not holds:
+        half, spread = (float(x) for x in re.findall(r"rate ([+-][0-9.]+) ± ([0-9.]+)", found.note)[0])
+        halved = (-np.log(1 - eta / 4) + np.log(1 - eta / 8 / substeps(eta / 2, 0.1))) / 2
+        assert_mean(half, spread, expected=halved, detects=0.07)
+        with planted_bug():  # as large as at the whole learning rate
+            assert_mean(half, spread, expected=exact + kept, detects=0.07)
+
+
+@pytest.mark.exact
+def test_a_weak_error_is_judged_with_all_others():
+    """The lower bound is for all effects at once, so that one of many is not beyond its margin by chance."""
+    effect = Effect("loss", "function", "mean", -0.5, 0.125, 0.2)
+    alone, one_of_many = as_assumption(effect, 1), as_assumption(effect, 20)
+    assert alone.holds is False
+    assert one_of_many.holds is None
+    assert alone.interval == pytest.approx((0.5 - 1.96 * 0.125, 0.5 + 1.96 * 0.125), abs=1e-4)
+    assert one_of_many.interval[1] == alone.interval[1]
+
+
+@pytest.mark.law
+def test_one_temperature_of_the_posterior_and_two_of_sgd(load):
+    """At covariances 1 and 0.3 of the inputs SGD has temperatures in that ratio, and the posterior one."""
+    model = load("linear_regression", covariance=(1.0, 0.3), prior_scale=30.0, num_examples=64)
+    eta, target = 0.05, bvs.Posterior(model, 1.0)
+    study = ran(model, bvs.SGD(eta, 8), num_seeds=4000, learning_rate=eta)
+    of_sgd = one_temperature(target, study.minimum.position, path.ended(study.trees["own"][0]))
+    assert of_sgd.holds is False
+    noise = np.asarray(at(model, bvs.SGD(eta, 8), study.minimum.position)[2].noise)
+    h = np.array([1.0, 0.3])
+    expected = np.log(noise[0, 0] / noise[1, 1] * (1 - eta * h[1] / 2) / (1 - eta * h[0] / 2))
+    error = (of_sgd.interval[1] - of_sgd.value) / 1.96
+    assert_mean(of_sgd.value, error, expected=expected, detects=0.3)
+    rng = np.random.default_rng(0)
+    data = {k: np.asarray(v, float) for k, v in model.data.items()}
+    precision = data["x"].T @ data["x"] + np.eye(2) / 30**2
+    draws = rng.multivariate_normal(np.linalg.solve(precision, data["x"].T @ data["y"]), np.linalg.inv(precision), 4000)
+    exact = one_temperature(target, study.minimum.position, {"w": jnp.asarray(draws, float)})
+    assert exact.holds
+    assert "n beta from" in exact.note
+    assert exact.interval[0] == 0.0
+    with planted_bug():  # SGD is not called of one temperature
+        assert_mean(of_sgd.value, error, expected=0.0, detects=0.3)
+
+
+@pytest.mark.law
+def test_layers_of_two_temperatures():
+    """Two sites, each with its own Gaussian law: of precision n in one, and n / 2 in the other (an exactly known ratio)."""
+
+    def program(x):
+        first = numpyro.sample("first", dist.Normal(0, 10).expand((3,)).to_event(1))
+        second = numpyro.sample("second", dist.Normal(0, 10).expand((3,)).to_event(1))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("x", dist.Normal(jnp.append(first, second), 1.0).to_event(1), obs=x)
+
+    model = bvs.Model(program, {"x": np.zeros((16, 6))}, optimum={"first": np.zeros(3), "second": np.zeros(3)})
+    rng = np.random.default_rng(0)
+    variance = 1 / (16 + 1 / 100)
+    draws = {name: rng.normal(size=(4000, 3)) * np.sqrt(s * variance) for name, s in (("first", 1), ("second", 2))}
+    found = one_temperature(bvs.Posterior(model), {k: jnp.zeros(3) for k in draws}, draws)
+    assert found.holds is False
+    assert "(site first)" in found.note or "direction" in found.note
+    sites = re.findall(r"([0-9.]+) \(", found.note)
+    assert float(sites[0]) < 10 < 14 < float(sites[1])
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        ((), ""),
+        (("mismatch", "match", "match"), "; its run is described by B"),
+        (("mismatch", "inconclusive", "mismatch"), "; whether its run is described by B is open"),
+        (("mismatch", "mismatch", "mismatch"), "; its run is described by none of A, B, C"),
+    ],
+)
+def test_which_equation_describes_the_run(verdicts, said):
+    models = [Description(name, {}, [], verdict) for name, verdict in zip("ABC", verdicts, strict=False)]
+    assert described_by(models) == said
+
+
+@pytest.mark.law
+def test_momentum_is_described_by_its_own_equation(load):
+    """Heavy ball at eta h / (1 + mu) = .05 by the underdamped one, and not by SGD's at the same rate (the bug)."""
+    assert_described(load, bvs.SGD(0.05, 8, momentum=0.5), "underdamped, anisotropic", bvs.StochasticGradientFlow(0.05))
+
+
+@pytest.mark.law
+def test_nesterov_is_no_heavy_ball(load):
+    """Its friction grows with the curvature: at eta h = .1, mu = .9 its variance is .644 of what a heavy ball's equation has."""
+    eta, mu, model = 0.1, 0.9, load("linear_regression", **ONE)
+    dynamics = bvs.SGD(eta, 32, momentum=mu, nesterov=True)
+    settings = {"learning_rate": eta, "num_steps": 128, "num_seeds": 10_000, "observables": ("mode_1",)}
+    study = ran(model, dynamics, **settings)
+    held = [step_size.small_steps(at(model, dynamics)[2], eta, mu, nesterov=True)]
+    assert held[0].value == pytest.approx(eta * (1 + 2 * mu) / (1 + mu))
+    models = refined_models(study, dynamics, "own", held)
+    assert list(models) == ["isotropic Langevin", "anisotropic Langevin"]
+    assert float(models["anisotropic Langevin"].step_time) == pytest.approx(1.0)
+    moved = np.array(
+        [[1 - eta * (1 + mu), -eta * mu**2], [1, mu]]
+    )  # of position and memory, the noise of one gradient below
+    kick = np.array([[-eta * (1 + mu)], [1]])
+    exact = np.log(scipy.linalg.solve_discrete_lyapunov(moved, kick @ kick.T)[0, 0] / (eta / 2 / (1 - mu))) / 2
+
+    def assert_as_wide(dynamics):
+        found = describe(study, repr(dynamics), "own", dynamics)
+        width = next(e for e in found.effects if e.kind == "log_sd_ratio")
+        assert_mean(width.value, width.standard_error, expected=exact, detects=0.1)
+        assert found.verdict == "mismatch"
+
+    assert_as_wide(bvs.MomentumFlow(eta, mu, bvs.GaussianNoise(32), 8))
+    with planted_bug():  # what does describe it
+        assert_as_wide(dynamics)
+
+
+def assert_described(load, dynamics, name, mistaken):
+    """An optimiser is described by its equation, and not by another."""
+    model, rate = load("linear_regression", **ONE | {"num_examples": 16}), float(dynamics.step_time)
+    settings = {"num_seeds": 6000, "num_steps": 500, "learning_rate": rate, "observables": ("mode_1",)}
+    study = ran(model, dynamics, initial_scale=0.01, **settings)
+    place = local.local(study.target(1.0), dynamics.gradient, study.minimum.position)
+    momentum = float(dynamics.hyperparameters.get("momentum", 0.0))
+    models = refined_models(study, dynamics, "own", [step_size.small_steps(place, rate, momentum)])
+    assert describe(study, name, "own", models[name]).verdict == "match"
+    assert describe(study, "mistaken", "own", mistaken).verdict == "mismatch"
+
+
+@pytest.mark.law
+def test_rmsprop_is_described_by_its_own_equation(load):
+    """And not by that of batches half as large."""
+    rmsprop = bvs.Optimizer(optax.rmsprop, 8, learning_rate=0.01, decay=0.9)
+    assert_described(load, rmsprop, "RMSprop's equation", bvs.RMSpropFlow(0.01, 4, 0.9))
+
+
+@pytest.mark.law
+def test_adam_is_described_by_its_own_equation(load):
+    """And not by that of a learning rate half as large."""
+    adam = bvs.Adam(0.01, 8, b2=0.99)
+    assert_described(load, adam, "Adam's equation", bvs.AdamFlow(0.005, 8, b2=0.99))
 
 
 @pytest.mark.law

@@ -24,7 +24,7 @@ from ..posterior import Posterior
 from ..settings import AuditSettings
 from . import local
 from .assumption import Assumption
-from .audit import DEFAULT, ORDER, as_compare, at_a_point, finite_variance, preconditioner
+from .audit import DEFAULT, as_compare, at_a_point, finite_variance, in_order, preconditioner
 from .tails import SMALLEST
 
 NUM_TAILS = 4000
@@ -111,8 +111,7 @@ def audit_along(
         if (count := min(local.num_draws(target), NUM_TAILS)) >= 2 * SMALLEST:
             noise = local.noise_samples(target, dynamics.gradient, position, key, count)
             found.append(finite_variance("noise", noise, key, independent=True))
-        found = sorted(found, key=lambda a: ORDER.index(a.name))
-        places.append(Place(int(step), float(losses[index]), found))
+        places.append(Place(int(step), float(losses[index]), in_order(found)))
     return AuditAlong(dynamics.settings, places)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 from ..diagnostics import finite_or_none
@@ -50,6 +51,11 @@ class Assumption:
     def word(self) -> str:
         """How it came out."""
         return {True: "holds", False: "fails", None: "undecided"}[self.holds]
+
+
+def undefined(name: str, statistic: str, null: float, margin: float, note: str) -> Assumption:
+    """Return an assumption of which there is nothing to measure: undecided."""
+    return Assumption(name, statistic, np.nan, (np.nan, np.nan), null, margin, None, note)
 
 
 def measured(

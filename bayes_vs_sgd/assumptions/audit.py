@@ -13,7 +13,7 @@ from ..comparison.compare import Comparison, Repaired
 from ..comparison.repairs import Interventions, decided, interventions
 from ..comparison.run import OutOfTime, Study, Walk
 from ..comparison.stationarity import ENSEMBLE
-from ..comparison.verdict import MATCHES, MISMATCH, NO_VERDICT
+from ..comparison.verdict import MATCHES, MISMATCH, NO_VERDICT, OPEN
 from ..diagnostics import finite_or_none
 from ..dynamics import Fresh, FullBatch, Minibatch, Optimizer
 from ..errors import InputError
@@ -22,10 +22,12 @@ from ..posterior import Posterior
 from ..results import final_positions
 from ..settings import AuditSettings, Compare
 from . import local, path
-from .assumption import Assumption, measured
-from .refined import Description, describe, refined_models
+from .assumption import Assumption, measured, undefined
+from .refined import Description, describe, is_nesterov, own_name, refined_models
 from .step_size import small_steps, stability
 from .tails import SMALLEST, tail_index
+from .temperatures import one_temperature
+from .weak_error import weak_error
 
 CONSTANCY = 0.2
 """Margin of the relative spread of tr C over the law."""
@@ -39,8 +41,8 @@ REPAIRS_SHARE = 0.75
 """Of the time, after which no repair is begun, so that some is left for the models."""
 ORDER = (
     "central limit", "finite variance of the noise", "finite variance of the law", "isotropy", "noise of one size",
-    "non-degeneracy", "detailed balance", "no currents", "small learning rate", "mean-square stability", "stationarity",
-    "fluctuation and dissipation", "diffusion", "independent batches", "prior",
+    "non-degeneracy", "detailed balance", "no currents", "small learning rate", "mean-square stability", "weak error",
+    "stationarity", "one temperature", "fluctuation and dissipation", "diffusion", "independent batches", "prior",
 )  # fmt: skip
 """Assumptions, in the order in which they are told."""
 DEFAULT = AuditSettings()
@@ -131,12 +133,27 @@ def audit(
                 models.append(describe(study, label, name, equation))
             except OutOfTime:
                 missing.append(label)
+        own = next((m for m in models if repr(dynamics.factory) == "sgd" and m.dynamics == own_name(dynamics)), None)
+        held = in_order(held if own is None else [*held, weak_error(study, dynamics, name, own)])
     tried = [] if repairs is None else repairs.tried
-    return Audit(name, dynamics.settings, held, comparison, tried, models, missing, reason(comparison, repairs))
+    said = reason(comparison, repairs) + described_by(models)
+    return Audit(name, dynamics.settings, held, comparison, tried, models, missing, said)
+
+
+def described_by(models: list[Description]) -> str:
+    """Which equation describes the run, the plainest first."""
+    if not models:
+        return ""
+    fitting, undecided = ([m.dynamics for m in models if m.verdict in v] for v in (MATCHES, OPEN))
+    if fitting:
+        return f"; its run is described by {fitting[0]}"
+    if undecided:
+        return f"; whether its run is described by {' or '.join(undecided)} is open"
+    return f"; its run is described by none of {', '.join(m.dynamics for m in models)}"
 
 
 def reason(plain: Comparison, found: Interventions | None) -> str:
-    """The one sentence that a reader wants."""
+    """What has to be repaired, in one sentence."""
     name, seeds = plain.dynamics, plain.num_seeds
     if plain.verdict in MATCHES:
         return f"{name} samples the tempered posterior within the margins: nothing needs repair"
@@ -167,6 +184,11 @@ def assumptions(study: Study, name: str, dynamics: Optimizer) -> list[Assumption
         found.append(local.prior_share(place, target, position))
     if final_positions(tree)[1].sum() >= ENSEMBLE:
         found += over_the_law(study, tree, dynamics, place)
+    return in_order(found)
+
+
+def in_order(found: list[Assumption]) -> list[Assumption]:
+    """As they are told."""
     return sorted(found, key=lambda a: ORDER.index(a.name))
 
 
@@ -177,7 +199,7 @@ def at_a_point(
     gradient, num_examples = dynamics.gradient, target.model.num_examples
     rate, momentum = rate_and_momentum(dynamics)
     found = [local.central_limit(target, gradient, position, seed), local.isotropy(place)]
-    found += [local.commutation(place), small_steps(place, rate, momentum)]
+    found += [local.commutation(place), small_steps(place, rate, momentum, is_nesterov(dynamics))]
     if place.hessian is not None:
         found.append(local.non_degeneracy(place, target))
     if isinstance(gradient, Minibatch) and not isinstance(gradient, Fresh):
@@ -192,7 +214,9 @@ def over_the_law(study: Study, tree: xr.DataTree, dynamics: Optimizer, place: lo
     target, gradient, (rate, _) = study.target(study.scale), dynamics.gradient, rate_and_momentum(dynamics)
     found = [*tails(target, dynamics, tree, study.seed), constancy(target, dynamics, tree)]
     found.append(path.stationarity(tree, list(study.chosen), study.settings.margins))
-    if is_plain(dynamics) and dynamics.objective == "loss":
+    temperature = one_temperature(target, study.minimum.position, path.ended(tree), study.settings.margins)
+    found += [] if temperature is None else [temperature]
+    if is_plain(dynamics) and dynamics.objective == "loss" and place.has_variance:  # of which all these are made
         found.append(path.fluctuation_dissipation(target, gradient, rate, path.ended(tree), study.seed))
         if study.model.num_parameters <= MOST_PATHS:
             paths = path.continued(dynamics, target, tree, study.seed + 3)
@@ -248,9 +272,12 @@ def finite_variance(what: str, sample: np.ndarray, seed: int, independent: bool 
 
 def constancy(target: Posterior, dynamics: Optimizer, tree: xr.DataTree) -> Assumption:
     """Relative standard deviation of tr C over the law: a temperature needs noise of one size."""
+    statistic = "relative spread of tr C over the law"
+    if not local.has_variance(dynamics.gradient):
+        return undefined("noise of one size", statistic, 0.0, CONSTANCY, local.NO_VARIANCE)
     places = {k: v[:NUM_PLACES] for k, v in path.ended(tree).items()}
     traces = local.noise_traces(target, dynamics.gradient, places)
     value = traces.std(ddof=1) / traces.mean()
     left_out = np.array([np.delete(traces, i).std(ddof=1) / np.delete(traces, i).mean() for i in range(len(traces))])
     error = float(np.sqrt((len(traces) - 1) * left_out.var()))
-    return measured("noise of one size", "relative spread of tr C over the law", value, error, 0.0, CONSTANCY)
+    return measured("noise of one size", statistic, value, error, 0.0, CONSTANCY)

@@ -18,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..curvature import DENSE, example_gradients, hessian
+from ..curvature import DENSE, LANCZOS, example_gradients, hessian, hessian_eigenvalues
 from ..dynamics.gradients import Fresh, Gradient, Minibatch
-from ..dynamics.noise import GaussianNoise
+from ..dynamics.noise import GaussianNoise, StableNoise
 from ..errors import InputError
 from ..model import Position
 from ..posterior import Posterior
-from .assumption import Assumption, judged, measured
+from .assumption import Assumption, judged, measured, undefined
 
 NUM_PROBES = 32
 """Random vectors beyond 2,000 parameters."""
@@ -33,10 +33,16 @@ MOST_DRAWS_OF_A_TRACE = 1000
 """Gradients drawn where their covariance is not known from the examples."""
 MOST_NUMBERS = 4 * 10**7
 """Numbers in the gradients drawn at a position."""
+MISSED = 0.05
+"""Share of its spread by which 40 Lanczos products may miss the end of a spectrum, with a probability of 1e-7 sqrt(d)."""
+ROUNDING = 1e-8
+"""Eigenvalue of C over the largest that is zero but for rounding."""
 FLAT = 1e-3
 """Curvature over the largest below which a direction is flat."""
-ISOTROPY, COMMUTATION, KURTOSIS, PRIOR = 0.2, 0.1, 1.0, 0.1
-"""Margins: relative spread of the temperatures; share of HC that does not commute; excess kurtosis; share of the prior."""
+ISOTROPY, COMMUTATION, KURTOSIS, PRIOR, DEGENERACY = 0.2, 0.1, 1.0, 0.1, 0.05
+"""Margins: relative spread of the temperatures; share of HC that does not commute; excess kurtosis; share of the prior; share
+of flat directions."""
+NO_VARIANCE = "the noise has no variance, so there is no covariance to look at"
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,9 @@ class Local:
     commutators
         HC z and CH z.
     hessian, noise
-        The matrices; None beyond 2,000 parameters.
+        The matrices; None beyond 2,000 parameters. The noise is not-a-number where it has no variance.
+    sharpness
+        Bounds of the largest eigenvalue of the Hessian; alike up to 2,000 parameters.
     """
 
     probes: np.ndarray
@@ -59,6 +67,12 @@ class Local:
     commutators: tuple[np.ndarray, np.ndarray]
     hessian: np.ndarray | None
     noise: np.ndarray | None
+    sharpness: tuple[float, float]
+
+    @property
+    def has_variance(self) -> bool:
+        """Whether the noise has a covariance here."""
+        return bool(np.all(np.isfinite(self.noise_probes)))
 
     def traces(self) -> np.ndarray:
         """Estimates, one row a probe, of tr C, tr C^2, tr H^2, tr HC, |HC - CH|^2, |HC|^2 + |CH|^2."""
@@ -98,10 +112,12 @@ def local(
     root = np.sqrt(np.ones(size) if preconditioner is None else preconditioner)
     if size <= DENSE:
         sharp = root[:, None] * np.asarray(hessian(target.model, position), float) * root
-        noise = root[:, None] * noise_covariance(target, gradient, position, seed) * root
+        covariance = noise_covariance(target, gradient, position, seed) if has_variance(gradient) else np.nan
+        noise = root[:, None] * covariance * root
         z = np.sqrt(size) * np.eye(size)
         h, c = z @ sharp, z @ noise
-        return Local(z, h, c, (c @ sharp, h @ noise), sharp, noise)
+        largest = float(np.linalg.eigvalsh(sharp)[-1])
+        return Local(z, h, c, (c @ sharp, h @ noise), sharp, noise, (largest, largest))
     batch = batch_size_of(gradient)
     if batch is None:
         raise InputError(f"noise of {gradient.name}: its covariance needs at most {DENSE:,} parameters")
@@ -113,7 +129,19 @@ def local(
         return root * np.asarray(made, float)
 
     h, c = products(hessian_product, z), products(noise_product, z) / batch
-    return Local(z, h, c, (products(hessian_product, c), products(noise_product, h) / batch), None, None)
+    commutators = products(hessian_product, c), products(noise_product, h) / batch
+    return Local(z, h, c, commutators, None, None, _sharpness(target, position, root))
+
+
+def _sharpness(target: Posterior, position: Position, root: Float[np.ndarray, " d"]) -> tuple[float, float]:
+    r"""Bounds of the largest eigenvalue by Lanczos: its Ritz value from below, and what k products surely see from above.
+
+    A random start misses more than the share :math:`\epsilon` of the spread with a probability below :math:`1.648 \sqrt d\,
+    e^{-\sqrt\epsilon (2k - 1)}` (Kuczynski and Wozniakowski 1992, theorem 4.2, of H less its least eigenvalue).
+    """
+    found = np.asarray(hessian_eigenvalues(target.model, position, LANCZOS, 0, jnp.asarray(root, float)), float)
+    missed = MISSED / (1 - 2 * MISSED) * (found[-1] - found[0])  # either end may be missed
+    return float(found[-1]), float(found[-1] + missed)
 
 
 @eqx.filter_jit
@@ -140,6 +168,11 @@ def batch_size_of(gradient: Gradient) -> float | None:
     if isinstance(gradient, Fresh) or not isinstance(gradient, (Minibatch, GaussianNoise)):
         return None
     return float(gradient.batch_size)
+
+
+def has_variance(gradient: Gradient) -> bool:
+    """Whether the noise has a covariance: not where it is stable with a tail index below 2."""
+    return not (isinstance(gradient, StableNoise) and bool(np.any(np.asarray(gradient.alpha) < 2)))
 
 
 def noise_samples(target: Posterior, gradient: Gradient, position: Position, seed: int, num_draws: int) -> np.ndarray:
@@ -209,42 +242,75 @@ def _drawn_traces(target, gradient, positions, key, number):
 
 def isotropy(place: Local) -> Assumption:
     """Relative standard deviation of the eigenvalues of C: of the temperatures of all directions."""
-    size = place.probes.shape[1]
+    size, statistic = place.probes.shape[1], "relative spread of the noise's eigenvalues"
+    if not place.has_variance:
+        return undefined("isotropy", statistic, 0.0, ISOTROPY, NO_VARIANCE)
     value, error = place.statistic(lambda t: np.sqrt(max(size * t[1] / t[0] ** 2 - 1, 0.0)) if t[0] else np.nan)
-    alignment, _ = place.statistic(lambda t: t[3] / np.sqrt(t[1] * t[2]) if t[1] * t[2] else np.nan)
     effective, _ = place.statistic(lambda t: t[0] ** 2 / t[1] if t[1] else 0.0)
-    note = f"effective rank {effective:.1f} of {size}; cosine of C with the Hessian {alignment:.2f}"
-    return measured("isotropy", "relative spread of the noise's eigenvalues", value, error, 0.0, ISOTROPY, note)
+    note = f"effective rank {effective:.1f} of {size}{spread_in_words(place.noise)}; {fit_in_words(place)}"
+    return measured("isotropy", statistic, value, error, 0.0, ISOTROPY, note)
+
+
+def spread_in_words(noise: Float[np.ndarray, "d d"] | None) -> str:
+    """Extreme eigenvalues of C that are not zero, and their ratio; nothing beyond 2,000 parameters."""
+    values = np.zeros(0) if noise is None else np.linalg.eigvalsh(noise)
+    values = values[values > ROUNDING * max(values[-1:].sum(), 0.0)]
+    if not len(values):
+        return ""
+    low, high = values[0], values[-1]
+    return f"; {len(values)} eigenvalues of C are not zero, {low:.3g} to {high:.3g} (condition number {high / low:.3g})"
+
+
+def fit_in_words(place: Local) -> str:
+    """The c = tr HC / tr H^2 for which c H is nearest to C, what it leaves of C, and the cosine between them."""
+    cosine, _ = place.statistic(lambda t: t[3] / np.sqrt(t[1] * t[2]) if t[1] * t[2] > 0 else np.nan)
+    factor, _ = place.statistic(lambda t: t[3] / t[2] if t[2] else np.nan)
+    left = np.sqrt(max(1 - cosine**2, 0.0))
+    return f"C is {factor:.3g} H but for {left:.2f} of its norm; cosine of C with the Hessian {cosine:.2f}"
 
 
 def commutation(place: Local) -> Assumption:
     """Norm of HC - CH over that of HC and CH together: 0 if they commute, at most 1."""
+    statistic = "|HC - CH| / 2 |HC|"
+    if not place.has_variance:
+        return undefined("detailed balance", statistic, 0.0, COMMUTATION, NO_VARIANCE)
     value, error = place.statistic(lambda t: np.sqrt(max(t[4], 0.0) / t[5] / 2) if t[5] else 0.0)
-    return measured("detailed balance", "|HC - CH| / 2 |HC|", value, error, 0.0, COMMUTATION)
+    return measured("detailed balance", statistic, value, error, 0.0, COMMUTATION)
 
 
 def non_degeneracy(place: Local, target: Posterior) -> Assumption:
-    """Share of directions in which the loss does not curve: none may be, for a normal law at small temperature."""
+    """Share of directions in which the loss does not curve: none may be, for a normal law at small temperature.
+
+    What matters to a run is how much of tr C is there, where nothing holds noise back: tr C - tr V'CV, V the other modes.
+    """
     size, model = target.model.num_parameters, target.model
-    curved = len(place.modes()[0])
-    assert place.noise is not None  # so are the modes
-    values = np.linalg.eigvalsh(place.noise)
-    rank = int(np.sum(values > FLAT * max(values[-1], 0.0)))
-    note = f"rank of the noise {rank}, of the Hessian {curved}, of {size}"
-    if model.holds_examples and rank >= model.num_examples - 1:
-        note += f"; no more than the {model.num_examples} examples allow"
+    _, vectors = place.modes()
+    curved = vectors.shape[1]
+    note = f"rank of the Hessian {curved} of {size}; {NO_VARIANCE}"
+    if place.has_variance:
+        assert place.noise is not None  # so are the modes
+        values, total = np.linalg.eigvalsh(place.noise), np.trace(place.noise)
+        rank = int(np.sum(values > FLAT * max(values[-1], 0.0)))
+        note = f"rank of the noise {rank}, of the Hessian {curved}, of {size}"
+        if model.holds_examples and rank >= model.num_examples - 1:
+            note += f"; no more than the {model.num_examples} examples allow"
+        flat = max(1 - np.sum(vectors * (place.noise @ vectors)) / total, 0.0) if total > 0 else 0.0
+        note += f"; in the flat directions {flat:.2g} of tr C"
     known = model.truth.get("learning_coefficient")
     if known is not None:
         note += f"; learning coefficient {known.value:g} for d/2 = {size / 2:g}"
     share = 1 - curved / size
-    return judged("non-degeneracy", "share of flat directions", share, (share, share), 0.0, 0.0, note)
+    return judged("non-degeneracy", "share of flat directions", share, (share, share), 0.0, DEGENERACY, note)
 
 
 def central_limit(target: Posterior, gradient: Gradient, position: Position, seed: int = 0) -> Assumption:
     """Excess kurtosis of the noise along its main directions (random ones beyond 2,000 parameters), the largest in size.
 
-    Of a batch drawn with replacement it is that of one example over B, from all examples.
+    Of a batch drawn with replacement it is that of one example over B, from all examples; without a variance it is infinite.
     """
+    statistic = "excess kurtosis of the noise"
+    if not has_variance(gradient):
+        return judged("central limit", statistic, np.inf, (np.inf, np.inf), 0.0, KURTOSIS, NO_VARIANCE)
     sampled = isinstance(gradient, Minibatch) and not isinstance(gradient, Fresh)
     if target.model.num_parameters > DENSE:
         directions = np.random.default_rng(seed).normal(size=(NUM_PROBES, target.model.num_parameters))
@@ -268,7 +334,7 @@ def central_limit(target: Posterior, gradient: Gradient, position: Position, see
     error = 0.0 if sampled else fourth[:, worst].std() / np.sqrt(len(along))
     needed = f"; within the margin from batches of {np.ceil(abs(excess[worst]) / KURTOSIS):,.0f} on"
     note = f"largest of {along.shape[1]} directions" + (needed if sampled else "")
-    return measured("central limit", "excess kurtosis of the noise", excess[worst] / batch, error, 0.0, KURTOSIS, note)
+    return measured("central limit", statistic, excess[worst] / batch, error, 0.0, KURTOSIS, note)
 
 
 @eqx.filter_jit

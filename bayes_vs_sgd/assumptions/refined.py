@@ -1,5 +1,13 @@
 r"""Which refined model describes the run? Each is run like it, and compared with it observable by observable.
 
+Every equation is solved in m sub-steps of eta/m. With one it would be the optimiser's own recursion, which no equation can
+fail to describe: on a quadratic of constant noise their variances are
+
+.. math:: \frac{\eta C}{2 B h (1 - \eta h / 2)}, \qquad \frac{\eta C}{2 B h (1 - \eta h / 2m)}, \qquad \frac{\eta C}{2 B h}
+
+for SGD, for m sub-steps and for the equation; with heavy-ball momentum the first has eta h / (1 + mu) in the place of eta h,
+and sub-steps err by less.
+
 Langevin dynamics with isotropic and with the batch's noise stand for every run. Two more stand for what the audit found to
 fail, with what it measured there, and would be nearly the same as the first where it holds:
 
@@ -36,7 +44,12 @@ from ..dynamics.noise import NoisyGradient
 from ..dynamics.white_noise import WhiteNoise
 from . import path
 from .assumption import Assumption
+from .step_size import edge
 from .tails import root_size, stable_scale
+
+LEAST_SUBSTEPS = 4
+DISCRETE = 0.1
+"""Share of the margin of a scale by which sub-steps may widen the sharpest mode."""
 
 
 @dataclass(frozen=True)
@@ -82,33 +95,65 @@ def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assu
         return {}
     rate, batch, rule = float(dynamics.step_time), float(dynamics.gradient.batch_size), repr(dynamics.factory)
     noise, hyper = GaussianNoise(batch), {k: float(v) for k, v in dynamics.hyperparameters.items()}
-    momentum = hyper.get("momentum", 0.0)
+    momentum, sharp = hyper.get("momentum", 0.0), next((a.value for a in held if a.name == "small learning rate"), 0.0)
+    margin = study.settings.margins["log_sd_ratio"]
+    longer = substeps(sharp * edge(momentum, is_nesterov(dynamics)) / (1 - momentum), margin)  # steps of eta / (1 - mu)
+    parts = substeps(sharp, margin) if is_underdamped(dynamics) else longer
     if rule == "adam":
         b1, b2, eps = (hyper.get(k, v) for k, v in (("b1", 0.9), ("b2", 0.999), ("eps", 1e-8)))
-        return {"Adam's equation": AdamFlow(rate, batch, b1, b2, eps)}
+        return {"Adam's equation": AdamFlow(rate, batch, b1, b2, eps, parts)}
     if rule == "rmsprop":
         decay, eps = hyper.get("decay", 0.9), hyper.get("eps", 1e-8)
-        return {"RMSprop's equation": RMSpropFlow(rate, batch, decay, eps)}
+        return {"RMSprop's equation": RMSpropFlow(rate, batch, decay, eps, parts)}
     if rule != "sgd":
         return {}
 
-    def driven(by: NoisyGradient) -> Dynamics:
-        return MomentumFlow(rate, momentum, by, 1) if momentum else StochasticGradientFlow(rate, by, 1)
-
     white = WhiteNoise.heating(study.scale, rate, momentum)
-    found: dict[str, Dynamics] = {"isotropic Langevin": StochasticGradientFlow(rate / (1 - momentum), white, 1)}
-    if momentum:
-        found |= {"underdamped, anisotropic": driven(noise)}
-    else:
-        found |= {"anisotropic Langevin": driven(noise)}
-        found |= {"second-order anisotropic": StochasticGradientFlow(rate, noise, 1, order=2)}
+    found: dict[str, Dynamics] = {"isotropic Langevin": StochasticGradientFlow(rate / (1 - momentum), white, longer)}
+    found |= {own_name(dynamics): own_equation(dynamics, parts)}
+    if not momentum:
+        found |= {"second-order anisotropic": StochasticGradientFlow(rate, noise, parts, order=2)}
     failing = {a.name: a for a in held if a.holds is False}
     if (tail := failing.get("finite variance of the noise")) is not None:
-        found |= {"stable Levy-driven": driven(stable_noise(study, dynamics, study.trees[name][0], tail))}
+        heavy = stable_noise(study, dynamics, study.trees[name][0], tail)
+        found |= {"stable Levy-driven": own_equation(dynamics, parts, heavy)}
     slow = failing.get("diffusion")
     if slow is not None and -1 < slow.value < 0:
         found |= {"time-fractional Langevin": waiting_clock(study, 1 + slow.value, rate)}
     return found
+
+
+def own_equation(dynamics: Optimizer, parts: int, noise: NoisyGradient | None = None) -> Dynamics:
+    """The equation of SGD, underdamped with heavy-ball momentum; by default with the noise of its batches.
+
+    Nesterov's momentum, whose friction grows with the curvature, has none here, and gets the overdamped one of its time scale,
+    eta / (1 - mu) a step.
+    """
+    rate, momentum = float(dynamics.step_time), float(dynamics.hyperparameters.get("momentum", 0.0))
+    noise = GaussianNoise(float(dynamics.batch_size or 1)) if noise is None else noise
+    if is_underdamped(dynamics):
+        return MomentumFlow(rate, momentum, noise, parts)
+    return StochasticGradientFlow(rate / (1 - momentum), noise, parts)
+
+
+def own_name(dynamics: Optimizer) -> str:
+    """What the equation with the noise of SGD's batches is called."""
+    return "underdamped, anisotropic" if is_underdamped(dynamics) else "anisotropic Langevin"
+
+
+def is_nesterov(dynamics: Optimizer) -> bool:
+    """Whether momentum looks ahead."""
+    return bool(dict(dynamics.options).get("nesterov", False))
+
+
+def is_underdamped(dynamics: Optimizer) -> bool:
+    """Whether a heavy ball is rolling."""
+    return float(dynamics.hyperparameters.get("momentum", 0.0)) > 0 and not is_nesterov(dynamics)
+
+
+def substeps(sharpness: float, margin: float) -> int:
+    """Fewest sub-steps m that widen the sharpest mode by no more than a tenth of the margin of log sd: eta lambda / 4m."""
+    return max(LEAST_SUBSTEPS, int(np.ceil(np.nan_to_num(sharpness, posinf=0.0) / (4 * DISCRETE * margin))))
 
 
 def stable_noise(study: Study, dynamics: Optimizer, tree: xr.DataTree, tail: Assumption) -> StableNoise:

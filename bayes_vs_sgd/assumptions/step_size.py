@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import bisect
 
+from ..curvature import LANCZOS
 from ..dynamics.gradients import Minibatch
 from ..model import Position
 from ..posterior import Posterior
@@ -31,17 +32,16 @@ CURVED = 0.05
 NUM_BATCHES = 256
 
 
-def small_steps(place: Local, learning_rate: float, momentum: float = 0.0) -> Assumption:
+def edge(momentum: float, nesterov: bool = False) -> float:
+    """Half the eta lambda at which the mean of a quadratic mode no longer decays: 1 + mu, over 1 + 2 mu where it looks ahead."""
+    return (1 + momentum) / (1 + 2 * momentum) if nesterov else 1 + momentum
+
+
+def small_steps(place: Local, learning_rate: float, momentum: float = 0.0, nesterov: bool = False) -> Assumption:
     """Eta lambda over 1 + mu, lambda the largest (preconditioned) curvature: 2 is the edge of stability."""
-    if place.hessian is not None:
-        sharpness = float(np.linalg.eigvalsh(place.hessian)[-1])
-        note = ""
-    else:  # at least the Rayleigh quotient of what H makes of random vectors
-        h = place.hessian_probes
-        sharpness = float(np.sqrt(np.max(np.sum(h * h, axis=1)) / np.mean(np.sum(place.probes**2, axis=1))))
-        note = "a lower bound of the largest curvature, from random vectors"
-    value = learning_rate * sharpness / (1 + momentum)
-    return judged("small learning rate", "learning rate x sharpness", value, (value, value), 0.0, SMALL, note)
+    low, high = (learning_rate * bound / edge(momentum, nesterov) for bound in place.sharpness)
+    note = "" if low == high else f"sharpness by {LANCZOS} Lanczos products, and how much of it they may miss"
+    return judged("small learning rate", "learning rate x sharpness", low, (low, high), 0.0, SMALL, note)
 
 
 def stability(

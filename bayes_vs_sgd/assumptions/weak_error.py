@@ -1,0 +1,87 @@
+r"""The weak error: how far the optimiser is from its own equation, and whether half the learning rate halves that.
+
+A run, and the equation of its noise in many sub-steps, start from the same law and take the same time. Their difference of
+location, in sd, and of log sd, in every observable that decides, is the weak error, O(eta) at a fixed time: so both are run again
+at eta / 2 for twice as many steps. On a quadratic of constant noise that of log sd is
+
+.. math:: - \frac12 \log \Big(1 - \frac{\eta h}{2 (1 + \mu)}\Big)
+
+at stationarity (``theory/quadratic.py``), where Mandt, Hoffman and Blei (2017) keep the equation's variance alone.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ..comparison.effects import Effect
+from ..comparison.run import OutOfTime, Study, Walk
+from ..dynamics import Optimizer
+from .assumption import CONFIDENCE, Assumption, judged, undefined
+from .refined import LEAST_SUBSTEPS, Description, describe, own_equation
+
+NAME = "weak error"
+HALF = "at half the learning rate"
+STATISTIC = "largest difference from its own equation, in sd or in log sd"
+
+
+def weak_error(study: Study, dynamics: Optimizer, plain: str, described: Description) -> Assumption:
+    """Hold the difference between a run and its equation against the margins, and halve the learning rate.
+
+    Parameters
+    ----------
+    study
+        Model and settings; a run at half the learning rate is not begun if it would end after ``study.until``.
+    dynamics
+        The optimiser.
+    plain
+        Of its run in the study.
+    described
+        The run's equation, compared with it.
+    """
+    effects = described.effects
+    if not effects:
+        return undefined(NAME, STATISTIC, 0.0, study.settings.margins["log_sd_ratio"], "no observable has a spread")
+    held = [as_assumption(effect, len(effects)) for effect in effects]
+    worst = max(
+        range(len(held)), key=lambda i: (held[i].holds is False, held[i].holds is None, held[i].value / held[i].margin)
+    )
+    try:
+        ratio = ratio_in_words(effects[worst], at_half(study, dynamics, plain, described.dynamics).effects)
+    except OutOfTime:
+        ratio = f"no time {HALF}"
+    return replace(held[worst], note=f"{held[worst].note}; {ratio}")
+
+
+def as_assumption(effect: Effect, number: int) -> Assumption:
+    """Size of one effect of several: its lower bound is for all of them at once, and all have to be within their margins."""
+    size, level = abs(effect.value), (1 - CONFIDENCE) / 2
+    low, high = (float(stats.norm.isf(p)) * effect.standard_error for p in (level / number, level))
+    note = f"{effect.observable}, {effect.kind.replace('_', ' ')} {effect.value:+.3f}"
+    return judged(NAME, STATISTIC, size, (max(size - low, 0.0), size + high), 0.0, effect.margin, note)
+
+
+def at_half(study: Study, dynamics: Optimizer, plain: str, equation: str) -> Description:
+    """Run the optimiser and its equation at half the learning rate, for the same time, and compare the two."""
+    settings: dict[str, Any] = dict(dynamics.hyperparameters) | dict(dynamics.options)
+    settings["learning_rate"] = settings["learning_rate"] / 2
+    factory: Any = dynamics.factory.function
+    half = Optimizer(factory, sampling=dynamics.gradient, objective=dynamics.objective, **settings)
+    name, num_steps = f"{plain} {HALF}", int(study.trees[plain][0].attrs["num_steps"])
+    study.own[name] = Walk(half, longer=max(2 * num_steps // study.settings.num_steps, 1))
+    study.trees[name] = study.ensemble(name, half, study.target(study.scale), deadline=0.0), None
+    return describe(study, f"{equation} {HALF}", name, own_equation(half, LEAST_SUBSTEPS))
+
+
+def ratio_in_words(effect: Effect, halves: list[Effect]) -> str:
+    """How many times smaller an effect is at half the learning rate: twice, for a first-order error."""
+    half = next((e for e in halves if (e.observable, e.kind) == (effect.observable, effect.kind)), None)
+    if half is None:
+        return f"not to be compared {HALF}"
+    said = f"{HALF} {half.value:+.3f} ± {half.standard_error:.2g}"
+    if abs(half.value) < 2 * half.standard_error:
+        return said
+    ratio = effect.value / half.value
+    error = abs(ratio) * np.hypot(effect.standard_error / effect.value, half.standard_error / half.value)
+    return f"{said}, {ratio:.2f} ± {error:.2g} times less (first order: 2)"
