@@ -29,7 +29,7 @@ from bayes_vs_sgd.comparison.effects import Effect
 from bayes_vs_sgd.comparison.run import OutOfTime, Walk
 from bayes_vs_sgd.comparison.verdict import MATCHES
 from bayes_vs_sgd.curvature import reference_point
-from bayes_vs_sgd.report.audits import audit_figure, audit_page, audit_table
+from bayes_vs_sgd.report.audits import audit_figure, audit_page, audit_table, interval
 from bayes_vs_sgd.results import final_positions
 from bayes_vs_sgd.settings import AuditSettings, Compare
 from bayes_vs_sgd.stable import isotropic_stable
@@ -308,6 +308,15 @@ def test_it_ends_in_one_sentence_and_a_page(load, tmp_path):
     page = audit_page(found, model, {"path": "m.py", "num_parameters": 2, "num_examples": 64, "config": {}}, "command")
     assert all(a.name in page for a in found.assumptions)
     assert audit_table(found).renderables
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [((1.0, 2.0), "1 to 2"), ((1.0, 1.0), "exact"), ((1.0, np.inf), "above 1"), ((np.nan, np.nan), "-"), ((np.inf, np.inf), "-")],
+)
+def test_an_interval_in_words(bounds, said):
+    assert interval(judged("a", "b", 1.0, bounds, 0.0, 1.0)) == said
 
 
 @pytest.mark.exact

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -49,8 +50,12 @@ def audit_table(found: Audit) -> Group:
 
 
 def interval(a: Assumption) -> str:
-    """The interval, or that there is none."""
+    """The interval; that it has no end, no width, or that there is nothing to measure."""
     low, high = a.interval
+    if not np.isfinite(low):
+        return "-"
+    if not np.isfinite(high):
+        return f"above {number(low)}"
     return "exact" if low == high else f"{number(low)} to {number(high)}"
 
 

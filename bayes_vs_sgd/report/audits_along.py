@@ -31,7 +31,7 @@ def history(found: AuditAlong, name: str) -> list[Assumption]:
 def cell(a: Assumption) -> str:
     """Value, half the width of its interval where there is one, and a sign where it does not hold."""
     low, high = a.interval
-    half = "" if low == high else f" ± {number((high - low) / 2, 1)}"
+    half = f" ± {number((high - low) / 2, 1)}" if low < high < float("inf") else ""
     return f"{number(a.value)}{half}{SIGNS[a.word]}"
 
 
