@@ -313,7 +313,13 @@ def test_it_ends_in_one_sentence_and_a_page(load, tmp_path):
 @pytest.mark.exact
 @pytest.mark.parametrize(
     ("bounds", "said"),
-    [((1.0, 2.0), "1 to 2"), ((1.0, 1.0), "exact"), ((1.0, np.inf), "above 1"), ((np.nan, np.nan), "-"), ((np.inf, np.inf), "-")],
+    [
+        ((1.0, 2.0), "1 to 2"),
+        ((1.0, 1.0), "exact"),
+        ((1.0, np.inf), "above 1"),
+        ((np.nan, np.nan), "-"),
+        ((np.inf, np.inf), "-"),
+    ],
 )
 def test_an_interval_in_words(bounds, said):
     assert interval(judged("a", "b", 1.0, bounds, 0.0, 1.0)) == said

@@ -76,8 +76,16 @@ def test_other_models(ensemble, tiny):
 
 def test_posteriors_of_two_temperatures(target, reference):
     hot = draws(bvs.Posterior(target.model, 0.5), num_chains=120)
-    with pytest.raises(bvs.InputError, match=r"at beta = 0\.5 and the reference at 1"):
+    with pytest.raises(bvs.InputError, match=r"the run has inverse_temperature 0\.5 and the reference 1:"):
         bvs.compare(hot, reference, target)
+
+
+def test_a_reference_of_another_posterior_than_is_meant(target, ensemble, reference):
+    with pytest.raises(bvs.InputError, match=r"the target has inverse_temperature 0\.5 and the reference 1:"):
+        bvs.compare(ensemble, reference, bvs.Posterior(target.model, 0.5))
+    local = draws(bvs.Posterior(target.model, 1.0, localization=50.0), num_chains=120)
+    with pytest.raises(bvs.InputError, match=r"the run has localization 50 and the reference 0:"):
+        bvs.compare(local, reference, target)
 
 
 def test_an_observable_that_is_constant(ensemble, reference, target):

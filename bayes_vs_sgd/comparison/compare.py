@@ -161,7 +161,7 @@ def compare(
         if reference is None:
             raise InputError("neither a reference nor a target: give compare the posterior that is meant")
         target = target_of(reference)
-    check_runs(tree, reference)
+    check_runs(tree, reference, target)
     manifest = json.loads(tree.attrs["manifest"])
     chosen = primary(target, primary_observables)
     constant = check_observables(tree, reference, chosen, primary_observables is not None)

@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Iterable
+from itertools import product
 
 import numpy as np
 import xarray as xr
 
 from ..errors import InputError
+from ..posterior import Posterior
 from ..results import final_positions
 from .effects import scalar_draws
 from .stationarity import ENSEMBLE, is_ensemble, surviving
 
 
-def check_runs(tree: xr.DataTree, reference: xr.DataTree | None) -> None:
-    """Refuse runs that are too short or too few, and runs of different models, data or temperatures."""
+def check_runs(tree: xr.DataTree, reference: xr.DataTree | None, target: Posterior) -> None:
+    """Refuse runs that are too short or too few, and runs of different models, data, temperatures or localisations."""
     _, kept = final_positions(tree)
     num_draws = tree["posterior"].sizes["draw"]
     if kept.size < 2:
@@ -31,12 +33,15 @@ def check_runs(tree: xr.DataTree, reference: xr.DataTree | None) -> None:
     for part in ("program", "data"):
         if ours["model"][part] != theirs["model"][part]:
             raise InputError(f"the run and the reference differ in their model's {part}: give two runs of one model")
-    betas = [np.ravel(m["target"]["inverse_temperature"]) for m in (ours, theirs)]
-    if ours["dynamics"]["law"] != "none" and not np.allclose(*betas, rtol=1e-5):
-        raise InputError(
-            f"the run samples the posterior at beta = {betas[0][0]:.6g} and the reference at {betas[1][0]:.6g}: give two of "
-            "one beta"
-        )
+    meant = {name: np.ravel(getattr(target, name)) for name in ("inverse_temperature", "localization")}
+    compared = [("run", ours), ("target", None)] if ours["dynamics"]["law"] != "none" else [("target", None)]
+    for (title, manifest), (name, of_target) in product(compared, meant.items()):
+        other = of_target if manifest is None else np.ravel(manifest["target"][name])
+        own = np.ravel(theirs["target"][name])
+        if not np.allclose(other, own, rtol=1e-5):
+            raise InputError(
+                f"the {title} has {name} {other[0]:.6g} and the reference {own[0]:.6g}: give two of one posterior"
+            )
 
 
 def check_observables(tree: xr.DataTree, reference: xr.DataTree | None, names: Iterable[str], named: bool) -> list[str]:
