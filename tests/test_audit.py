@@ -358,6 +358,8 @@ def test_the_reason_is_the_smallest_repair(load):
     assert "it would be with isotropy (" in found.reason
     assert " and " not in found.reason
     assert {r.assumptions: r.comparison.verdict for r in found.repairs}[("isotropy",)] in MATCHES
+    assert found.reason.endswith("; its run is described by anisotropic Langevin")
+    assert next(a for a in found.assumptions if a.name == "weak error").holds is not False
     assert {m.dynamics: m.verdict for m in found.models}["isotropic Langevin"] == "mismatch"
     assert {m.dynamics: m.verdict for m in found.models}["second-order anisotropic"] == "match"
 
@@ -417,7 +419,7 @@ def test_the_weak_error_halves_with_the_learning_rate(load, eta, holds):
     assert "log sd ratio" in found.note
     if not holds:
         half, spread = (float(x) for x in re.findall(r"rate ([+-][0-9.]+) ± ([0-9.]+)", found.note)[0])
-        halved = (-np.log(1 - eta / 4) + np.log(1 - eta / 8 / substeps(eta / 2, 0.1))) / 2
+        halved = (-np.log(1 - eta / 4) + np.log(1 - eta / 4 / (equation.substeps // 2))) / 2
         assert_mean(half, spread, expected=halved, detects=0.07)
         with planted_bug():  # as large as at the whole learning rate
             assert_mean(half, spread, expected=exact + kept, detects=0.07)

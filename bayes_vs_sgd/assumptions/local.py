@@ -295,7 +295,7 @@ def non_degeneracy(place: Local, target: Posterior) -> Assumption:
         if model.holds_examples and rank >= model.num_examples - 1:
             note += f"; no more than the {model.num_examples} examples allow"
         flat = max(1 - np.sum(vectors * (place.noise @ vectors)) / total, 0.0) if total > 0 else 0.0
-        note += f"; in the flat directions {flat:.2g} of tr C"
+        note += f"; in the flat directions {round(float(flat), 6):.2g} of tr C"
     known = model.truth.get("learning_coefficient")
     if known is not None:
         note += f"; learning coefficient {known.value:g} for d/2 = {size / 2:g}"

@@ -19,7 +19,7 @@ from ..comparison.effects import Effect
 from ..comparison.run import OutOfTime, Study, Walk
 from ..dynamics import Optimizer
 from .assumption import CONFIDENCE, Assumption, judged, undefined
-from .refined import LEAST_SUBSTEPS, Description, describe, own_equation
+from .refined import Description, describe, own_equation
 
 NAME = "weak error"
 HALF = "at half the learning rate"
@@ -48,7 +48,7 @@ def weak_error(study: Study, dynamics: Optimizer, plain: str, described: Descrip
         range(len(held)), key=lambda i: (held[i].holds is False, held[i].holds is None, held[i].value / held[i].margin)
     )
     try:
-        ratio = ratio_in_words(effects[worst], at_half(study, dynamics, plain, described.dynamics).effects)
+        ratio = ratio_in_words(effects[worst], at_half(study, dynamics, plain, described).effects)
     except OutOfTime:
         ratio = f"no time {HALF}"
     return replace(held[worst], note=f"{held[worst].note}; {ratio}")
@@ -62,8 +62,8 @@ def as_assumption(effect: Effect, number: int) -> Assumption:
     return judged(NAME, STATISTIC, size, (max(size - low, 0.0), size + high), 0.0, effect.margin, note)
 
 
-def at_half(study: Study, dynamics: Optimizer, plain: str, equation: str) -> Description:
-    """Run the optimiser and its equation at half the learning rate, for the same time, and compare the two."""
+def at_half(study: Study, dynamics: Optimizer, plain: str, described: Description) -> Description:
+    """Compare the optimiser and its equation at half the learning rate, for the same time and in sub-steps of one length."""
     settings: dict[str, Any] = dict(dynamics.hyperparameters) | dict(dynamics.options)
     settings["learning_rate"] = settings["learning_rate"] / 2
     factory: Any = dynamics.factory.function
@@ -71,7 +71,8 @@ def at_half(study: Study, dynamics: Optimizer, plain: str, equation: str) -> Des
     name, num_steps = f"{plain} {HALF}", int(study.trees[plain][0].attrs["num_steps"])
     study.own[name] = Walk(half, longer=max(2 * num_steps // study.settings.num_steps, 1))
     study.trees[name] = study.ensemble(name, half, study.target(study.scale), deadline=0.0), None
-    return describe(study, f"{equation} {HALF}", name, own_equation(half, LEAST_SUBSTEPS))
+    equation = own_equation(half, max(described.settings["substeps"] // 2, 1))
+    return describe(study, f"{described.dynamics} {HALF}", name, equation)
 
 
 def ratio_in_words(effect: Effect, halves: list[Effect]) -> str:
