@@ -134,3 +134,27 @@ def test_norm_ratio_stops_the_trace():
     lower, upper = RNG.normal(size=(4, 6)), RNG.normal(size=(2, 4))
     lower *= np.sqrt(theory.stationary_norm_ratio(6, 2) * np.sum(upper**2) / np.sum(lower**2))
     assert np.trace(theory.balancedness_drift(lower, upper, 1.0)) == pytest.approx(0, abs=1e-13)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_the_drift_of_a_minor_is_the_mean_of_its_change(size):
+    """Over Gauss-Hermite nodes of the four entries of the noise, to first order in the time; of all columns -2 c p k."""
+    theta, error, noise, time = np.hstack([LOWER.T, UPPER]), np.array([[0.3, -0.5], [0.2, 0.4]]), 0.7, 1e-6
+    nodes, weights = np.polynomial.hermite_e.hermegauss(3)
+    weights = weights / weights.sum()
+
+    def log_minor(theta):
+        return np.linalg.slogdet(theta[:, :size].T @ theta[:, :size])[1]
+
+    change = 0.0
+    for picked in product(range(3), repeat=4):
+        block = error * time + np.sqrt(noise * time) * nodes[list(picked)].reshape(2, 2)
+        step = np.block([[np.zeros((2, 2)), block], [block.T, np.zeros((2, 2))]])
+        change += np.prod(weights[list(picked)]) * (log_minor(theta + theta @ step) - log_minor(theta))
+    found = theory.log_minor_drift(theta, 2, size, error, noise)
+    assert found == pytest.approx(change / time, rel=1e-4, abs=1e-4)
+    if size == 4:
+        assert found == pytest.approx(-2 * noise * 4, rel=1e-9)
+    else:  # the rate of the determinant, and that without what the other columns bring in
+        assert abs(found + 2 * noise * 4) > 0.1

@@ -99,6 +99,39 @@ def test_stable_noise_has_the_characteristic_function_it_claims(away):
 
 
 @pytest.mark.law
+@pytest.mark.parametrize("alpha", [1.2, 1.7])
+def test_stable_noise_of_the_examples_has_their_characteristic_function(away, alpha):
+    """E cos k.g is a product over examples: exp(-sum_i |s k.(grad l_i - grad L) n^(-1/alpha) B^(-1/2)|^alpha / 2^(alpha/2)).
+
+    With w of mean 0, k.g = sum_i w_i k.(grad l_i - grad L) = a sum_i z_i k.(grad l_i - grad L), the z independent.
+    """
+    target, position, mean, covariance = away
+    with jax.enable_x64(True):
+        each = np.asarray(example_gradients(target.model, position)) - mean
+    scale, batch, n = 1.5, 3.0, len(each)
+    deviations = drawn(bvs.StableNoise(alpha, scale, "examples", batch), target, position) - mean
+    rng = np.random.default_rng(4)
+    for _ in range(2):
+        direction = rng.normal(size=len(mean))
+        direction *= 1.5 / np.sqrt(direction @ covariance @ direction / batch) / scale
+        sizes = np.abs(scale * (each @ direction) / np.sqrt(batch)) ** alpha / n
+
+        def expected(total, alpha=alpha):
+            return np.exp(-total / 2 ** (alpha / 2))
+
+        right = expected(np.sum(sizes))
+        assert_mean(np.cos(deviations @ direction), expected=right, detects=0.03)
+        with (
+            planted_bug()
+        ):  # stable with the variance of a minibatch along the direction: one stable law for all examples
+            assert_mean(
+                np.cos(deviations @ direction), expected=expected((1.5) ** alpha * n ** (1 - alpha / 2)), detects=0.03
+            )
+        with planted_bug():  # the scale of most texts
+            assert_mean(np.cos(deviations @ direction), expected=np.exp(-np.sum(sizes)), detects=0.03)
+
+
+@pytest.mark.law
 def test_label_noise_moves_along_the_tangent_space():
     """Of linear regression: mean grad L, covariance (s/n)^2 X'X."""
     rng = np.random.default_rng(1)

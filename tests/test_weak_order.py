@@ -151,6 +151,37 @@ def test_the_stable_flow_tends_to_its_equation(monkeypatch):
 
 
 @pytest.mark.exact
+@pytest.mark.parametrize("kind", ["label noise", "isotropic noise", "white noise"])
+def test_noise_of_each_kind_is_of_first_order_on_a_scalar(kind, monkeypatch):
+    """Var = q (1 - exp(-2 h t)) / 2h, q = eta Var(noise of the gradient): (s/n)^2 x'x, C/B of one weight, or s^2."""
+    x, y, s = np.array([1.0, 2.0, -1.0]), np.array([0.5, 1.0, 2.0]), 1.5
+    curvature, begin, state = x @ x / 3, 1.0, FlowState({"w": jnp.ones(1)})
+    target = bvs.Posterior(regression(x[:, None], y))
+    if kind == "isotropic noise":  # constant where the loss is a quadratic with noise of one size
+        target, state, curvature = bvs.Posterior(quadratic([[1.5]], [[2.0]], 4)), FlowState({"theta": jnp.ones(1)}), 1.5
+    noise, strength, draws = {
+        "label noise": (bvs.LabelNoise(s), (s / 3) ** 2 * x @ x, 3),
+        "isotropic noise": (bvs.IsotropicNoise(B), 2.0 / B, 1),
+        "white noise": (bvs.WhiteNoise(s), s**2, 1),
+    }[kind]
+    pull = 0.0 if kind == "isotropic noise" else x @ y / 3
+    kept = np.exp(-curvature * 2 * ETA)
+    rest = pull / curvature
+    exact = rest + (begin - rest) * kept, ETA * strength * (1 - kept**2) / (2 * curvature)
+
+    def ladder(power):
+        for m in LADDER:
+            flow = bvs.StochasticGradientFlow(ETA, noise, m)
+            step = stepper(monkeypatch, flow, target, state)
+            yield of_scheme(step, state, np.zeros((1, 1)), (m, draws), 2, m**power)[:2]
+
+    known = [tuple(np.reshape(e, shape) for e, shape in zip(exact, ((1,), (1, 1)), strict=True))] * 3
+    assert_order(ladder(0.0), known, 1)
+    with planted_bug():  # the root of the step twice
+        assert_order(ladder(-0.5), known, 1)
+
+
+@pytest.mark.exact
 def test_noise_that_depends_on_the_position_is_itos(monkeypatch):
     """Two examples of a regression: z = +-(1, -1) / sqrt 2 in all combinations gives both moments, of a linear system."""
     x, y, state = np.array([1.0, 2.0]), np.array([2.0, -1.0]), FlowState({"w": jnp.ones(1)})
