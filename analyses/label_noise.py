@@ -19,20 +19,32 @@ learning rate, a = eta S,
 Label noise matters in runs longer than this. Depth makes a network remember longer, and so does a start far from balance where
 there are more than two layers. Before N* SGD stays on its start's part of the minima, long after it has only balanced networks;
 the posterior has neither, since there the prior alone decides. (Left out: the fluctuations of the map, which lengthen N* by a few
-tenths of a per cent here where there are more than two layers.) Writes the figure and its numbers beside this file.
+tenths of a per cent here where there are more than two layers.)
+
+The noise removes weights, too. Of two layers, :math:`\Theta = [W_1^\top W_2]`, the determinant of
+:math:`\Theta^\top \Theta` falls as exp(-2 c d^2 t) on every path, t the time and c the variance of an entry of the gradient's
+noise in it; gradient flow keeps it. Its leading minors are not so simple: they fluctuate, and only their drift given where they
+are is known (``theory/label_noise.py``); they fall more slowly, the fewer columns they have. A single mode of two
+layers is lost for good where its singular value s* is below c/2; of three layers it is near 0 for a share of the time that
+vanishes with how near.
+
+Writes the figure and its numbers beside this file.
 """
 
 import argparse
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.integrate import solve_ivp
+from scipy.integrate import cumulative_trapezoid, quad, solve_ivp
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.report.figures import COLOURS, TWO_SIDED, new_figure, write_analysis
 from bayes_vs_sgd.results import final_positions
+from bayes_vs_sgd.theory.collapse import DeepModeLaw, square_law
+from bayes_vs_sgd.theory.label_noise import log_minor_drift
 
 HERE = Path(__file__).parent
 MODEL = HERE.parent / "models" / "deep_linear.py"
@@ -54,11 +66,21 @@ RUNS = (
     (DESCENT, 0.1, 16, 1.0, NEAR),
 )
 """Source of the noise, a, batch B or examples n, steps in units of N* (for gradient descent, of minibatches), and start."""
+MINORS = {"widths": (2, 5, 2), "spectrum": (1.5,), "noise": 0.05, "rate": 0.002, "time": 60.0, "draws": 400}
+"""Network and teacher, c, learning rate, time, and draws over which the drift is summed."""
+COLLAPSE_NOISE, COLLAPSE_RATE, COLLAPSE_TIME, LOST = 0.8, 0.0025, 450.0, 1e-3
+"""c of single modes, learning rate, time, and the singular value in units of c below which one is called lost.
+
+At four times the learning rate some runs of three layers overshoot 0 from large weights, and stay behind it."""
+COLLAPSE_TARGETS = (0.2, 0.3, 0.7, 1.0, 1.5)
+"""s*/c; between .4 and .6 two layers relax too slowly."""
 
 
 def main() -> None:
     """Measure, draw, write."""
-    parser = argparse.ArgumentParser(description="Share of the layers' imbalance that is left after some steps.")
+    parser = argparse.ArgumentParser(
+        description="What label noise does to the layers' balance, to minors and to small modes."
+    )
     parser.add_argument("--num-seeds", type=int, default=16, help="independent runs of each")
     parser.add_argument("--length", type=float, default=1.0, help="times the steps that are run")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
@@ -66,7 +88,11 @@ def main() -> None:
     prepare_jax()
     wanted = [(depth, *run) for depth in DEPTHS for run in RUNS]
     points = [measure(*point, arguments.length, arguments.num_seeds, seed) for seed, point in enumerate(wanted)]
-    write_analysis(arguments.out, "label_noise", points, draw(points))
+    short = min(1.0, arguments.length)
+    found = {"imbalance": points, "minors": minors(6 * arguments.num_seeds, short)}
+    cases = [(depth, target) for depth in (2, 3) for target in COLLAPSE_TARGETS]
+    found["collapse"] = [collapse(*case, 60 * arguments.num_seeds, short, seed) for seed, case in enumerate(cases)]
+    write_analysis(arguments.out, "label_noise", found, draw(found))
 
 
 def residual(source: str, a: float, batch: int) -> float:
@@ -141,10 +167,145 @@ def imbalance(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     return np.sum(upper**2, axis=(-1, -2)) - np.sum(lower**2, axis=(-1, -2))
 
 
-def draw(points: list[dict]) -> Figure:
+def minors(num_seeds: int, length: float) -> list[dict]:
+    """Change of the logarithms of the leading minors of Theta' Theta along label-noise SGD, beside its drift along the paths."""
+    inputs, rate, noise = MINORS["widths"][0], MINORS["rate"], MINORS["noise"]
+    shape = {"widths": MINORS["widths"], "spectrum": MINORS["spectrum"], "unseen_inputs": 0, "noise": 1.0}
+    model = bvs.load_model(MODEL, num_examples=inputs, noise_free=True, **shape)
+    steps = max(int(length * MINORS["time"] / rate) // MINORS["draws"], 1) * MINORS["draws"]
+    rng = np.random.default_rng(0)
+    start = {name: 0.7 * rng.normal(size=np.shape(model.optimum[name])) for name in ("W1", "W2")}
+    shared = {"key": 0, "observables": ["loss"], "progress": False}
+    # To the minima first: what remains of the gradient is then small, and its integral along the draws exact enough.
+    flow = bvs.simulate(
+        bvs.GradientDescent(rate),
+        bvs.Posterior(model),
+        num_chains=1,
+        num_steps=20_000,
+        num_draws=1,
+        initial={name: value[None] for name, value in start.items()},
+        **shared,
+    )
+    start = {name: np.asarray(value[0], float) for name, value in final_positions(flow)[0].items()}
+    tree = bvs.simulate(
+        bvs.SGD(rate, sampling=bvs.LabelNoise(float(np.sqrt(inputs * noise / rate)))),
+        bvs.Posterior(model),
+        num_chains=num_seeds,
+        num_steps=steps,
+        num_draws=MINORS["draws"],
+        initial={name: np.repeat(value[None], num_seeds, axis=0) for name, value in start.items()},
+        record_positions=True,
+        **shared,
+    )
+    paths = {name: np.asarray(tree["posterior"][name], float) for name in start}
+    paths = {
+        name: np.concatenate([np.repeat(start[name][None, None], num_seeds, 0), p], 1) for name, p in paths.items()
+    }
+    theta = np.concatenate([paths["W1"], np.swapaxes(paths["W2"], -1, -2)], axis=-1)
+    error = np.asarray(model.optimum["W2"]) @ np.asarray(model.optimum["W1"]) - paths["W2"] @ paths["W1"]
+    times = np.linspace(0, steps * rate, MINORS["draws"] + 1)
+    points, width = [], theta.shape[-1]
+    for size in range(1, width + 1):
+        first = theta[..., :size]
+        logs = np.linalg.slogdet(np.swapaxes(first, -1, -2) @ first)[1]
+        if size == width:
+            # The mean gradient counts too, to first order in the learning rate.
+            drift = -2 * (noise * inputs * (width - inputs) + rate * np.sum(error**2, axis=(-1, -2)))
+        else:
+            each = zip(theta.reshape(-1, *theta.shape[2:]), error.reshape(-1, *error.shape[2:]), strict=True)
+            drift = np.array([log_minor_drift(t, inputs, size, e.T, noise) for t, e in each]).reshape(logs.shape)
+        fall = logs - logs[:, :1]
+        mean = np.concatenate([np.zeros((num_seeds, 1)), cumulative_trapezoid(drift, times, axis=1)], axis=1)
+        for place in range(0, MINORS["draws"] + 1, MINORS["draws"] // 16):
+            point = {"size": size, "time": float(times[place]), "change": float(fall[:, place].mean())}
+            point["predicted"] = float(mean[:, place].mean())
+            point["error"] = float((fall - mean)[:, place].std(ddof=1) / np.sqrt(num_seeds))
+            points.append(point | {"spread": float(fall[:, place].std(ddof=1))})
+        print(", ".join(f"{k} {v:.4g}" for k, v in points[-1].items()), flush=True)
+    return points
+
+
+def collapse(depth: int, target: float, num_seeds: int, length: float, seed: int) -> dict:
+    """Share of single modes that are lost at the end, and in the stationary law; the error is that of the predicted share."""
+    value, lost = target * COLLAPSE_NOISE, LOST * COLLAPSE_NOISE
+    shape = {"widths": (1,) * (depth + 1), "spectrum": (value,), "unseen_inputs": 0, "noise": 1.0}
+    model = bvs.load_model(MODEL, num_examples=2, noise_free=True, **shape)
+    start = {f"W{i + 1}": np.full((num_seeds, 1, 1), value ** (1 / depth)) for i in range(depth)}
+    tree = bvs.simulate(
+        bvs.SGD(COLLAPSE_RATE, sampling=bvs.LabelNoise(float(np.sqrt(2 * COLLAPSE_NOISE / COLLAPSE_RATE)))),
+        bvs.Posterior(model),
+        key=seed,
+        num_chains=num_seeds,
+        num_steps=max(int(length * COLLAPSE_TIME / COLLAPSE_RATE), 1),
+        num_draws=1,
+        initial=start,
+        observables=["loss"],
+        progress=False,
+    )
+    end = final_positions(tree)[0]
+    share = float(np.mean(np.abs(np.prod([end[name].ravel() for name in start], axis=0)) < lost))
+    predicted = lost_share(depth, target)
+    point = {"depth": depth, "target": target, "lost": share, "predicted": predicted}
+    point["error"] = float(np.sqrt(max(predicted * (1 - predicted), 1 / num_seeds) / num_seeds))
+    print(", ".join(f"{k} {v:.4g}" for k, v in point.items()), flush=True)
+    return point
+
+
+def lost_share(depth: int, target: float) -> float:
+    """Mass of the stationary law of a mode of s* = ``target`` and c = c below ``LOST``; of three layers with w^3 = s."""
+    if depth == 2:
+        return float(square_law(target, 1.0).cdf(LOST)) if target > 0.5 else 1.0
+    law = DeepModeLaw(depth, target * COLLAPSE_NOISE, COLLAPSE_NOISE)
+    last = np.log(LOST * COLLAPSE_NOISE) / depth
+    return float(quad(lambda u: np.exp(u) * law.density(np.exp(u)), -8, last)[0])
+
+
+def draw(found: dict) -> Figure:
+    """What is left of the imbalance, the steps N*, the minors, and the modes that are lost."""
+    figure = new_figure(9.2, 7.4)
+    (left, right), (below, last) = figure.subplots(2, 2)
+    draw_imbalance(left, right, found["imbalance"])
+    draw_minors(below, found["minors"])
+    draw_collapse(last, found["collapse"])
+    for axes in (left, right, below, last):
+        axes.minorticks_off()
+        axes.legend(frameon=False, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_minors(axes: Axes, points: list[dict]) -> None:
+    """Logarithms of the leading minors against time; one standard deviation of the paths is shaded."""
+    sizes = sorted({p["size"] for p in points})
+    for size, colour in zip(sizes, COLOURS, strict=False):
+        own = [p for p in points if p["size"] == size]
+        time, change, predicted, spread, error = (
+            np.array([p[k] for p in own]) for k in ("time", "change", "predicted", "spread", "error")
+        )
+        name = "determinant" if size == sizes[-1] else f"minor of {size} column{'s' if size > 1 else ''}"
+        axes.plot(time, predicted, color=colour, lw=1, label=name)
+        axes.fill_between(time, change - spread, change + spread, color=colour, alpha=0.15, lw=0)
+        axes.errorbar(time[1:], change[1:], TWO_SIDED * error[1:], color=colour, fmt="o", ms=3, lw=1)
+    axes.set_xlabel("time, learning rate x steps")
+    axes.set_ylabel("change of the logarithm")
+
+
+def draw_collapse(axes: Axes, points: list[dict]) -> None:
+    """Share of modes that are lost against s*/c, and the boundary of two layers."""
+    x = np.concatenate([np.linspace(0.12, 0.5, 30), np.linspace(0.5001, 1.6, 60)])
+    for depth, colour in ((2, COLOURS[0]), (3, COLOURS[1])):
+        axes.plot(x, [lost_share(depth, value) for value in x], color=colour, lw=1, label=f"{depth} layers")
+        own = [p for p in points if p["depth"] == depth]
+        half = TWO_SIDED * np.array([p["error"] for p in own])
+        axes.errorbar([p["target"] for p in own], [p["lost"] for p in own], half, color=colour, fmt="o", ms=4, lw=1)
+    axes.axvline(0.5, color="grey", lw=0.8, ls=":")
+    axes.text(0.52, 0.9, "s* = c/2", fontsize=8)
+    axes.set_xlabel("singular value of the teacher over the noise, s*/c")
+    axes.set_ylabel("share of modes below c / 1000")
+
+
+def draw_imbalance(left: Axes, right: Axes, points: list[dict]) -> None:
     """What is left against the number of steps; and the steps N* after which 1/e is left, against the noise."""
-    figure = new_figure(9.2, 3.8)
-    left, right = figure.subplots(1, 2)
     x = np.geomspace(0.15, 5, 60)
     left.axvspan(x[0], 1, color="#8883", lw=0)
     left.text(0.17, 1.05, "start remembered", fontsize=8)
@@ -178,11 +339,6 @@ def draw(points: list[dict]) -> Figure:
     right.set_yscale("log")
     right.set_xlabel("noise of a step, a² q / s²")
     right.set_ylabel("steps N* after which 1/e is left")
-    for axes in (left, right):
-        axes.minorticks_off()
-        axes.legend(frameon=False, fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
 
 
 if __name__ == "__main__":
