@@ -306,9 +306,23 @@ def test_the_verb_writes_its_answer_and_its_page(tmp_path, monkeypatch, capsys):
     finally:
         jax.config.update("jax_enable_x64", precision)
     names = ["probability", "interval", "log10_probability", "method", "replicates", "settings", "trusted", "warnings"]
-    names += ["law", "property", "threshold", "num_gradients", "seconds", "survival", "members", "words"]
+    names += [
+        "law",
+        "property",
+        "threshold",
+        "num_gradients",
+        "seconds",
+        "survival",
+        "members",
+        "words",
+        "note",
+        "support",
+    ]
     assert set(names) <= set(answer)
     assert again | {"seconds": 0} == answer | {"seconds": 0}
+    assert answer["support"] > 100
+    with np.load("run/members.npz") as kept:
+        assert kept["w1"].tolist() == [member["values"]["w1"] for member in answer["members"]]
     assert "did you mean 'size'" in capsys.readouterr().err
     page = Path("run/robustness.html").read_text()
     assert answer["words"].replace(">", "&gt;") in page

@@ -1,8 +1,11 @@
-"""The prior on a sublevel set: exact laws at two sizes, states that never leave it, and components that are not left."""
+"""The prior on a sublevel set: exact laws, states that never leave it, components that are not left."""
 
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
+from scipy.stats import norm, truncnorm
 from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
@@ -56,3 +59,56 @@ def assert_exceedance(tree, threshold, detects):
     values = [(part.mean(), mean_error(part.astype(float), False)) for part in np.split(beyond, 2)]
     exact = [sublevel_exceedance(threshold, tolerance, 4) for tolerance in TOLERANCES]
     assert_mean(*np.transpose(values), expected=exact, detects=detects)
+
+
+CENTER, SCALE = 0.5, 0.5
+ENDS = np.sqrt([0.5, 1.5])
+"""Of {|w^2 - 1| <= 1/2}: two intervals, [-b, -a] and [a, b]."""
+
+
+@pytest.fixture
+def parts():
+    """The square of a weight fitted to 1, and a prior that is not even."""
+
+    def program(x, y=None):
+        w = numpyro.sample("w", dist.Normal(CENTER, SCALE))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("y", dist.Normal(w**2 * x, 1), obs=y)
+
+    data = {"x": np.ones(4), "y": np.ones(4)}
+    return bvs.Model(program, data, optimum={"w": 1.0}, properties={"below": lambda model, values: -values["w"]})
+
+
+@pytest.mark.law
+@pytest.mark.usefixtures("x64")
+def test_components_are_not_left_and_each_has_its_law(parts):
+    """The mean of w in each interval, over independent chains, none of which stands still; planted: the uniform law there."""
+    dynamics, lengths = SublevelHMC(0.125, num_leapfrogs=16), {"num_chains": 256, "num_draws": 400, "num_warmup": 300}
+    tree = bvs.simulate(dynamics, bvs.Posterior(parts), key=0, record_positions=True, progress=False, **lengths)
+    w = np.asarray(tree["posterior"]["w"])
+    assert w.std(axis=1).min() > 0.05
+    assert np.abs(w).min() >= ENDS[0] * (1 - 1e-9)
+    assert np.abs(w).max() <= ENDS[1] * (1 + 1e-9)
+    for sign in (-1, 1):
+        chains = w[np.sign(w[:, 0]) == sign]
+        assert len(chains) > 20
+        assert np.all(np.sign(chains) == sign)
+        low, high = sorted(sign * ENDS)
+        exact = truncnorm.mean((low - CENTER) / SCALE, (high - CENTER) / SCALE, CENTER, SCALE)
+        assert_mean(chains.mean(axis=1), expected=exact, detects=0.025)
+        with planted_bug():
+            assert_mean(chains.mean(axis=1), expected=(low + high) / 2, detects=0.025)
+
+
+@pytest.mark.law
+@pytest.mark.usefixtures("x64")
+def test_particles_of_the_prior_weigh_the_components(parts):
+    """P(w < 0) is the prior's share of the lower interval, planted: that of the starts there. No move crosses: not trusted."""
+    found = bvs.robustness(parts, "below", 0.0, law="sublevel", excess_loss=0.125, num_moves=8, num_replicates=16)
+    lower, upper = (np.diff(norm.cdf(sorted(sign * ENDS), CENTER, SCALE))[0] for sign in (-1, 1))
+    assert ["still remember" in warning for warning in found.warnings] == [True]
+    assert_mean(found.replicates["twice_the_moves"], expected=lower / (lower + upper), detects=0.02)
+    with planted_bug():
+        assert_mean(found.replicates["twice_the_moves"], expected=norm.cdf(0, CENTER, SCALE), detects=0.02)
+    assert found.to_json()["note"] == "components of the set that no particle of the prior came into are not known of"
+    assert not any("component" in warning for warning in found.warnings)

@@ -9,6 +9,7 @@ that Metropolis' test of the whole trajectory, which refuses every end outside, 
 (Betancourt 2011, AIP Conf. Proc. 1305, 165).
 """
 
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -26,6 +27,8 @@ from .base import Info, hyperparameter, plain
 
 MOST_DESCENTS = 10_000
 """Steps of gradient descent in which a start comes into the set; a chain that has not by then is lost."""
+STILL = 1e-3
+"""Of a step's length: a trajectory that ends nearer to its start has not moved, and does not count as accepted in the warm-up."""
 
 
 class Move(NamedTuple):
@@ -41,8 +44,9 @@ class Move(NamedTuple):
 class SublevelHMC(WindowAdapted):
     """The prior on {L <= L* + epsilon}, by trajectories that are reflected at its boundary. The target's beta plays no part.
 
-    Starts outside descend the loss until they are inside. A chain stays in its component of the set: whether all were found no
-    sampler can know, and R-hat over chains from many prior draws says whether those that were found differ.
+    Starts outside descend the loss until they are inside. A chain stays in its component of the set, but for a step that is
+    longer than the gap to another: whether all were found no sampler can know, and R-hat over chains from many prior draws says
+    whether those that were found differ.
 
     Parameters
     ----------
@@ -127,7 +131,12 @@ class SublevelHMC(WindowAdapted):
         chance = jnp.where(inside & jnp.isfinite(gain), jnp.exp(jnp.minimum(self.log_ratio(gain), 0.0)), 0.0)
         accepted = jax.random.uniform(key_test) < chance
         kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), moved, state.kernel)
-        return kept, Move(length, ~jnp.isfinite(gain), chance, -kept.logdensity, inside)
+        step = state.step_size * jnp.linalg.norm(velocity(state, momentum))
+        still = (
+            jnp.linalg.norm(end - start) < STILL * step
+        )  # steps far too long turn back at once, and are always accepted
+        rate = jnp.where(still, 0.0, chance)
+        return kept, Move(length, ~jnp.isfinite(gain), rate, -kept.logdensity, inside)
 
     def log_ratio(self, gain: Array) -> Array:
         """Logarithm of the acceptance ratio, by the gain of -H."""
@@ -137,22 +146,19 @@ class SublevelHMC(WindowAdapted):
         self, target: Posterior, state: AdaptedState, start: Array, momentum: Array, length: Array
     ) -> tuple[Array, Array]:
         """Half steps of the position around kicks and reflections."""
-        inverse_mass, step = state.inverse_mass_matrix, state.step_size
-
-        def velocity(p: Array) -> Array:
-            return inverse_mass * p if inverse_mass.ndim == 1 else inverse_mass @ p
+        step, speed = state.step_size, partial(velocity, state)
 
         def turn(vector: Array, momentum: Array) -> Array:
             loss, slope = jax.value_and_grad(lambda v: target.model.loss(target.unflat(v)))(vector)
             pull = jax.grad(lambda v: target.log_regularizer(target.unflat(v)))(vector)
-            reflected = momentum - 2 * (slope @ velocity(momentum)) / (slope @ velocity(slope)) * slope
+            reflected = momentum - 2 * (slope @ speed(momentum)) / (slope @ speed(slope)) * slope
             return jnp.where(loss <= self.level, momentum + step * pull, reflected)
 
         def move(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             vector, momentum = carry
-            vector = vector + step / 2 * velocity(momentum)
+            vector = vector + step / 2 * speed(momentum)
             momentum = turn(vector, momentum)
-            return vector + step / 2 * velocity(momentum), momentum
+            return vector + step / 2 * speed(momentum), momentum
 
         return jax.lax.fori_loop(0, length, move, (start, momentum))
 
@@ -165,3 +171,9 @@ class SublevelHMC(WindowAdapted):
         """Hyper-parameters as plain values."""
         found = {"excess_loss": plain(self.excess_loss), "num_leapfrogs": self.num_leapfrogs}
         return super().settings | found
+
+
+def velocity(state: AdaptedState, momentum: Array) -> Array:
+    """M^-1 p."""
+    inverse_mass = state.inverse_mass_matrix
+    return inverse_mass * momentum if inverse_mass.ndim == 1 else inverse_mass @ momentum

@@ -42,8 +42,7 @@ def robustness_rows(found: Robustness) -> list[tuple[str, str]]:
     names |= {"third_quarter": "replicates, third quarter", "last_quarter": "replicates, last quarter"}
     for name, values in found.replicates.items():
         rows.append((names[name], ", ".join(f"{value:.3g}" for value in values)))
-    support = dict(zip(found.survival.thresholds, found.survival.support, strict=True)).get(found.threshold)
-    supported = "" if support is None else f", {support:,.0f} draws beyond the threshold"
+    supported = f", {found.support:,.0f} draws beyond the threshold"
     k = f", k = {found.settings['num_moves']}" if "num_moves" in found.settings else ""
     rows.append(("law", f"{found.law}: {law_words(found)}"))
     rows.append(
@@ -64,7 +63,7 @@ def law_words(found: Robustness) -> str:
     if found.law == "posterior":
         return f"tempered posterior at beta {settings['inverse_temperature']:g}"
     if found.law == "sublevel":
-        return "prior on the set of least loss; components that no particle fell into are not known of"
+        return f"prior on the set of least loss; {found.note}"
     parts = ("learning_rate", "batch_size", "num_steps", "initial_scale")
     staying = (
         f", staying within {settings['excess_loss']:.3g} of the least loss" if found.escape_rate is not None else ""

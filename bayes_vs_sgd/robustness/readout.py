@@ -1,6 +1,7 @@
 """What is read off the draws of a law beside the probability: the survival curve, and unsafe members."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ SUPPORTED = 10.0
 """Draws that a point of the survival curve is shown with."""
 MOST_LISTED = 1000
 """Numbers of a member that is listed by its values."""
+MEMBERS = "members.npz"
 
 
 def survival(pools: list[Pool], threshold: float, exact: Callable[[float], float | None] | None) -> Curve:
@@ -33,9 +35,14 @@ def survival(pools: list[Pool], threshold: float, exact: Callable[[float], float
     return Curve(*parts, exact=line)
 
 
-def members(target: Posterior, item: Property, unsafe: np.ndarray, key: int) -> list[Member]:
-    """Some of the unsafe positions, by lot."""
-    model, found = target.model, []
+def support(pools: list[Pool], threshold: float) -> float:
+    """Draws beyond a threshold; weighted ones as many as would tell as much, (sum w)^2 / sum w^2."""
+    return float(sum(pool.beyond(np.array([threshold]))[1][0] for pool in pools))
+
+
+def members(target: Posterior, item: Property, unsafe: np.ndarray, key: int, folder: Path | None) -> list[Member]:
+    """Some of the unsafe positions, by lot; their values, however many, also as arrays (member, ...) in ``members.npz``."""
+    model, found, kept = target.model, [], []
     picked = np.random.default_rng(key).permutation(len(unsafe))[:NUM_MEMBERS]
     for vector in unsafe[picked]:
         position = target.unflat(jnp.asarray(vector, float))
@@ -43,4 +50,8 @@ def members(target: Posterior, item: Property, unsafe: np.ndarray, key: int) -> 
         listed = {k: np.asarray(v).tolist() for k, v in values.items()} if len(vector) <= MOST_LISTED else {}
         loss = float(loss_and_gradient(model, position)[0])
         found.append(Member(float(item(model, values)), loss, listed))
+        kept.append({name: np.asarray(value) for name, value in values.items()})
+    if folder is not None and found:
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(folder / MEMBERS, **{name: np.stack([values[name] for values in kept]) for name in kept[0]})  # type: ignore[arg-type]
     return found

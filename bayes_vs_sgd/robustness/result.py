@@ -11,6 +11,7 @@ from .influence import Influence
 from .odds import Odds
 
 COMMON = 0.1
+COMPONENTS = "components of the set that no particle of the prior came into are not known of"
 OF = {
     "posterior": "the parameter settings that fit as well, weighted by the posterior,",
     "sublevel": "the parameter settings that fit as well, weighted by the prior,",
@@ -64,10 +65,12 @@ class Robustness:
         Of SGD that stays in a set: the chance that a step leads out of it; None for other laws.
     survival
         P(g > c) at other thresholds.
+    support
+        Independent draws beyond the threshold, of weighted ones as many as would tell as much.
     least_loss
         Loss at the minimum, beside which that of the members is put.
     members
-        Some positions of the law at which g > c.
+        Some positions of the law at which g > c; in the run folder's ``members.npz`` too, where those that are large are alone.
     num_gradients, seconds
         Gradients of one example's loss, and wall time.
     warnings
@@ -76,6 +79,8 @@ class Robustness:
         Which examples, groups and candidates matter, the most influential of each kind first; None where it was not asked.
     against
         The same event under another law, and along training; None where it was not asked.
+    note
+        What the method cannot know, however well it went.
     """
 
     probability: float
@@ -90,6 +95,7 @@ class Robustness:
     threshold: float
     set_mass: Estimate | None
     survival: Curve
+    support: float
     least_loss: float
     members: list[Member]
     num_gradients: float
@@ -99,6 +105,7 @@ class Robustness:
     escape_rate: Estimate | None = None
     influence: list[Influence] | None = None
     against: Odds | None = None
+    note: str | None = None
 
     def in_words(self) -> str:
         """One sentence."""

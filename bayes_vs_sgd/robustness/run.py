@@ -27,8 +27,8 @@ from .matching import matched_temperature
 from .methods import NUM_PARTICLES, Job, Part, by_draws, by_particles, by_splitting, by_staying
 from .odds import loss_gap, odds_against
 from .properties import Property
-from .readout import members, survival
-from .result import Robustness
+from .readout import members, support, survival
+from .result import COMPONENTS, Robustness
 from .retraining import retrained
 from .training import ends, ensemble
 
@@ -152,12 +152,14 @@ def under(
         escape_rate=found.escape_rate,
         survival=survival(found.pools, threshold, line),
         least_loss=least,
-        members=members(target, item, found.unsafe, key),
+        support=found.settings.get("independent_draws", 0.0) * probability or support(found.pools, threshold),
+        members=members(target, item, found.unsafe, key, folder),
         num_gradients=found.num_gradients + (0.0 if drawn is None else drawn.num_gradients),
         seconds=time.monotonic() - started,
         trusted=not found.warnings,
         warnings=found.warnings,
         influence=influence,
+        note=COMPONENTS if chosen.law == "sublevel" else None,
     )
     return whole, found.parts
 
