@@ -13,6 +13,7 @@ from . import (  # noqa: F401
     learning_coefficients,
     modes,
     plateaus,
+    rare_events,
     tails,
 )
 from .claim import CLAIMS, Claim, Measured, Reading, chosen
