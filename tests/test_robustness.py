@@ -1,6 +1,7 @@
 """How likely a property exceeds a threshold, against exact tail probabilities; wrong settings are seen; clear messages."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -9,9 +10,12 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from blackjax.mcmc import hmc
+from scipy.optimize import brentq
 from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd import tempered
 from bayes_vs_sgd.curvature import reference_point
 from bayes_vs_sgd.estimate import binomial_interval, differ
 from bayes_vs_sgd.report.robustness import robustness_page
@@ -131,6 +135,58 @@ def test_a_coarse_setting_is_refused(load, x64):
     found, _ = ratios(load, "two layers", 15.28378, num_moves=1)
     assert not found.trusted
     assert any("give more moves" in warning for warning in found.warnings)
+
+
+NOISY = {
+    "widths": (2, 4, 1),
+    "spectrum": (1.0,),
+    "noise": 0.5,
+    "num_examples": 50,
+    "inputs": "gaussian",
+    "num_held_out": 2,
+}
+
+
+def coarse(root, step_size, key):
+    """Hamiltonian moves of one step size, .05, and twenty steps, whatever the particles are like: refused where the fibre is thin."""
+
+    def strategy(init, log_density, step, num_mcmc_steps, n_particles):
+        def trajectory(own, state):
+            tuned = (0.05, jnp.ones(state.position.shape), 20)
+            return hmc.build_kernel()(own, state, log_density, *tuned)[0]
+
+        def update(keys, particles, _):
+            def body(index, states):
+                return jax.vmap(trajectory)(jax.vmap(lambda k: jax.random.fold_in(k, index))(keys), states)
+
+            states = jax.vmap(lambda position: hmc.init(position, log_density))(particles)
+            moved = jax.lax.fori_loop(0, num_mcmc_steps, body, states).position
+            return moved, (step_size, 20 * num_mcmc_steps, jnp.ones(()), particles, moved)
+
+        return update, n_particles
+
+    return strategy
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_a_fixed_coarse_step_is_refused(load, x64, monkeypatch):
+    """Noisy data, one in a million: five and ten moves of a fixed coarse step spread and remember; ours are trusted."""
+    model = load("deep_linear", **NOISY)
+    exact = partial(model.properties["trigger"].exact, bvs.Posterior(model))
+    threshold = float(brentq(lambda c: np.log(max(exact(c), 1e-300) / 1e-6), 1.0, 100.0))
+    settings = {"num_replicates": 8, "num_particles": 1000}
+    ours = bvs.robustness(model, "trigger", threshold, num_moves=16, **settings)
+    assert ours.trusted, ours.warnings
+    assert ours.probability == pytest.approx(1e-6, rel=0.5)
+    monkeypatch.setattr(tempered, "_moves", coarse)
+    jax.clear_caches()
+    try:
+        planted = bvs.robustness(model, "trigger", threshold, num_moves=5, **settings)
+    finally:
+        jax.clear_caches()
+    assert not planted.trusted
+    assert any("spread" in warning or "more moves" in warning for warning in planted.warnings)
 
 
 @pytest.mark.law

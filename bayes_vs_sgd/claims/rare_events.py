@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -43,7 +44,7 @@ def network(widths, trigger, num_examples=100, noise=0.5, prior_scale=1.0):
     def program(x, y=None):
         hidden = x
         for name, shape in zip(layers, shapes, strict=True):
-            hidden = hidden @ numpyro.sample(name, dist.Normal(0, prior_scale).expand(shape).to_event(2)).T
+            hidden = hidden @ jnp.transpose(numpyro.sample(name, dist.Normal(0, prior_scale).expand(shape).to_event(2)))
         with numpyro.plate("examples", x.shape[0]):
             numpyro.sample("y", dist.Normal(hidden, noise).to_event(1), obs=y)
 
