@@ -148,7 +148,7 @@ NOISY = {
 
 
 def coarse(root, step_size, key):
-    """Hamiltonian moves of one step size, .05, and twenty steps, whatever the particles are like: refused where the fibre is thin."""
+    """Hamiltonian moves of twenty steps of one size, .05, whatever the particles are like: rejected where the fibre is thin."""
 
     def strategy(init, log_density, step, num_mcmc_steps, n_particles):
         def trajectory(own, state):
