@@ -28,6 +28,13 @@ def _listen(event: str, duration: float, **details) -> None:
         _compiled.append(details.get("fun_name", "?"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """What a file compiled is let go of after it: a process that keeps all comes to 5 GB, and one crashed in loading more."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Double precision within one test."""
