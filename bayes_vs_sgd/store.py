@@ -192,11 +192,17 @@ def remembered(path: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, A
     if path.is_file():
         with np.load(path) as stored:
             return {name: stored[name] if stored[name].ndim else float(stored[name]) for name in stored}
-    found, buffer = dict(make()), BytesIO()
-    np.savez(buffer, **found)
+    found = dict(make())
+    write_arrays(path, found)
+    return found
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write an .npz file whole or not at all, in a folder that is made if it is not there."""
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, buffer.getvalue())
-    return found
 
 
 def _short(value: Any) -> str:

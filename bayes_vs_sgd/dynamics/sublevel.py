@@ -132,9 +132,8 @@ class SublevelHMC(WindowAdapted):
         accepted = jax.random.uniform(key_test) < chance
         kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), moved, state.kernel)
         step = state.step_size * jnp.linalg.norm(velocity(state, momentum))
-        still = (
-            jnp.linalg.norm(end - start) < STILL * step
-        )  # steps far too long turn back at once, and are always accepted
+        # Steps far too long turn back at once, and are always accepted.
+        still = jnp.linalg.norm(end - start) < STILL * step
         rate = jnp.where(still, 0.0, chance)
         return kept, Move(length, ~jnp.isfinite(gain), rate, -kept.logdensity, inside)
 

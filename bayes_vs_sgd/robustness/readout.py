@@ -9,6 +9,7 @@ import numpy as np
 
 from ..curvature import loss_and_gradient
 from ..posterior import Posterior
+from ..store import write_arrays
 from .properties import Property
 from .result import Curve, Member
 from .tilt import Pool
@@ -52,6 +53,5 @@ def members(target: Posterior, item: Property, unsafe: np.ndarray, key: int, fol
         found.append(Member(float(item(model, values)), loss, listed))
         kept.append({name: np.asarray(value) for name, value in values.items()})
     if folder is not None and found:
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(folder / MEMBERS, **{name: np.stack([values[name] for values in kept]) for name in kept[0]})  # type: ignore[arg-type]
+        write_arrays(folder / MEMBERS, {name: np.stack([values[name] for values in kept]) for name in kept[0]})
     return found
