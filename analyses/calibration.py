@@ -1,4 +1,4 @@
-r"""How often do the tests of ``compare`` err, and do they see what they should? Levels, powers, and matches.
+r"""How often do the tests of ``compare`` err, and do they see what they should? Levels and powers.
 
     python analyses/calibration.py
 
@@ -7,9 +7,6 @@ autocorrelation :math:`\phi^t`. A test at 5 % may reject 5 % of the time, whatev
 one fitted on as many other seeds. Beside them two tests that take every draw for independent.
 
 *Power.* The seeds have another law than the reference: how often does each test reject?
-
-*Equivalence.* At 2,000 seeds and an effective sample size of 6,400, with 12 effects: how often is the verdict a match, where
-the laws are identical and where one effect lies exactly at its margin?
 
 Intervals are Clopper and Pearson's, at 95 %. Writes the figure, its numbers, and, where these stay in this folder, the short
 record that the library ships and its page quotes.
@@ -28,12 +25,9 @@ from matplotlib.figure import Figure
 from scipy import signal, stats
 
 from bayes_vs_sgd.comparison import record
-from bayes_vs_sgd.comparison.compare import log_temperature
-from bayes_vs_sgd.comparison.effects import LEVEL, Effect, Sample, location_and_scale
+from bayes_vs_sgd.comparison.effects import LEVEL
 from bayes_vs_sgd.comparison.global_tests import adjusted, ksd, mmd, stein
-from bayes_vs_sgd.comparison.temperature import SteinTerms
-from bayes_vs_sgd.comparison.verdict import MATCH, holm, verdicts
-from bayes_vs_sgd.margins import MARGINS
+from bayes_vs_sgd.comparison.verdict import holm
 from bayes_vs_sgd.report.figures import COLOURS, GREY, new_figure, write_analysis
 
 HERE = Path(__file__).parent
@@ -59,9 +53,8 @@ ALTERNATIVES: dict[str, Callable] = {
 
 def main() -> None:
     """Measure, draw, write."""
-    parser = argparse.ArgumentParser(description="Level, power, and false and true matches of the tests of compare.")
+    parser = argparse.ArgumentParser(description="Level and power of the tests of compare.")
     parser.add_argument("--levels", type=int, default=2000, help="repetitions with identical laws")
-    parser.add_argument("--matches", type=int, default=2000, help="repetitions of the equivalence part")
     parser.add_argument("--alternatives", type=int, nargs=2, default=(150, 40), help="repetitions at 400, 2,000 seeds")
     parser.add_argument("--num-processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
@@ -69,13 +62,12 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes
     with multiprocessing.get_context("spawn").Pool(arguments.num_processes) as pool:
         levels = measured(pool, level, arguments.levels)
-        matches = measured(pool, match, arguments.matches)
         powers = []
         for number, repetitions in zip(OPERATING, arguments.alternatives, strict=True):
             for name in ALTERNATIVES:
                 powers += measured(pool, partial(power, name, number), repetitions)
-    numbers = {"levels": levels, "powers": powers, "matches": matches}
-    for entry in levels + powers + matches:
+    numbers = {"levels": levels, "powers": powers}
+    for entry in levels + powers:
         print(", ".join(str(v) for k, v in entry.items() if k != "interval"))
     write_analysis(arguments.out, "calibration", numbers, draw(numbers))
     if arguments.out == HERE:
@@ -136,36 +128,6 @@ def power(name: str, number: int, seed: int) -> list[tuple[dict, bool]]:
     return rejected({"alternative": name, "seeds": number}, tests)
 
 
-def match(seed: int) -> list[tuple[dict, bool]]:
-    """Matches of identical laws, and of laws that differ by the margin in the first direction."""
-    rng = np.random.default_rng([3, seed])
-    (number, length), names = list(OPERATING.items())[-1], [str(i) for i in range(SIZE)]
-    sample, reference = rng.normal(size=(number, SIZE)), autoregressive(rng, 0.5, length)
-    same = {name: effects(name, sample[:, i], reference[..., i]) for i, name in enumerate(names)}
-    first = {
-        "identical laws": sample[:, 0],
-        "temperature at the margin": sample[:, 0] * np.exp(MARGINS["log_temperature"] / 2),
-        "mean at the margin": sample[:, 0] + MARGINS["mean"],
-    }
-    found = []
-    for name, draws in first.items():
-        own = same if name == "identical laws" else same | {"0": effects("0", draws, reference[..., 0])}
-        verdict = verdicts([effect for group in own.values() for effect in group])["function"]
-        found.append(({"case": name, "effects": sum(map(len, own.values()))}, verdict == MATCH))
-    return found
-
-
-def effects(name: str, draws: np.ndarray, reference: np.ndarray) -> list[Effect]:
-    """Location, scale and temperature along one direction."""
-    place_and_spread = location_and_scale(
-        name, "function", Sample(draws[:, None], True), Sample(reference, False), MARGINS
-    )
-    return [
-        *place_and_spread,
-        log_temperature(name, "function", SteinTerms(np.ones_like(draws), draws**2), 1.0, MARGINS),
-    ]
-
-
 def rejected(about: dict, tests: list) -> list[tuple[dict, bool]]:
     """Which tests reject, each alone and by Holm."""
     found = [(about | {"test": test.name}, test.p < LEVEL) for test in tests]
@@ -208,9 +170,9 @@ def slopes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(numbers: dict) -> Figure:
-    """Levels, powers and matches beside each other."""
-    figure = new_figure(12, 4.2)
-    left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1, 0.9))
+    """Levels and powers beside each other."""
+    figure = new_figure(9.2, 4.2)
+    left, middle = figure.subplots(1, 2, width_ratios=(1.15, 1))
     colours = dict(zip(TESTS, (*COLOURS[:3], "black"), strict=True))
     draw_levels(left, numbers["levels"], colours)
     places = {name: -index for index, name in enumerate(ALTERNATIVES)}
@@ -223,22 +185,8 @@ def draw(numbers: dict) -> Figure:
     middle.set_yticks(list(places.values()), list(places))
     middle.set_xlabel("share rejected\n(filled: 2,000 seeds; hollow: 400)")
     middle.set_title("Different laws: power")
-    names = list(dict.fromkeys(entry["case"] for entry in numbers["matches"]))
-    for limit in (LEVEL, 0.9):
-        right.axvline(limit, color=GREY, lw=1, ls=":")
-    for entry in numbers["matches"]:
-        place = -names.index(entry["case"])
-        right.errorbar(entry["share"], place, xerr=bars(entry), color=COLOURS[0], fmt="o", ms=5, lw=1)
-        side = {"ha": "right", "xytext": (-8, 0)} if entry["share"] > 0.5 else {"ha": "left", "xytext": (8, 0)}
-        text = f"{100 * entry['share']:.1f} %"
-        right.annotate(text, (entry["share"], place), textcoords="offset points", va="center", **side)
-    right.set_yticks([-i for i in range(len(names))], [name.replace(" ", "\n", 1) for name in names])
-    right.set_ylim(-len(names) + 0.4, 0.6)
-    right.set_xlabel("share called a match\n(2,000 seeds, ESS 6,400)")
-    right.set_title("Equivalence, 12 effects")
-    for axes in (middle, right):
-        axes.set_xlim(-0.03, 1.03)
-    for axes in (left, middle, right):
+    middle.set_xlim(-0.03, 1.03)
+    for axes in (left, middle):
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -47,7 +47,7 @@ from bayes_vs_sgd.theory.quadratic import continuous_covariance, stationary_cova
 
 HERE = Path(__file__).parent
 MODEL = HERE.parent / "models" / "deep_linear.py"
-MARGIN = MARGINS["log_sd_ratio"]
+MARGIN = MARGINS["log_deviation_ratio"]
 DEPTHS, START, END = (1, 2, 3, 4), 0.01, 0.5
 """Layers; singular values between which a mode of s* = 1 is timed."""
 PATH, LAW = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.3, 1.6, 1.9), (0.1, 0.2, 0.4, 0.8)

@@ -38,7 +38,7 @@ from bayes_vs_sgd.theory.quadratic import stationary_covariance
 HERE = Path(__file__).parent
 MODEL = HERE.parent / "models" / "linear_regression.py"
 DIMENSIONS, BATCHES = (1, 4), (1, 2, 4, 8, 16)
-MARGIN = MARGINS["log_sd_ratio"]
+MARGIN = MARGINS["log_deviation_ratio"]
 NEAR_MARGIN, NEAR_TAIL = (0.8, 1.0, 1.25), (0.93, 1.0, 1.07)
 """Learning rates, in units of the two boundaries."""
 NUM_DRAWS, THINNING, BURN = 24, 10, 10

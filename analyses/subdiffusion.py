@@ -44,7 +44,7 @@ from bayes_vs_sgd.theory.quadrature import unit_nodes
 
 HERE = Path(__file__).parent
 MODEL = HERE.parent / "models" / "linear_regression.py"
-MARGIN = MARGINS["log_sd_ratio"]
+MARGIN = MARGINS["log_deviation_ratio"]
 WIDTHS, INDICES = (3.0, 10.0), (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Variance of the prior over that of the posterior, and alpha."""
 TIMES, AT = np.array([0.5, 1.0, 1.5, 2.0]), 1

@@ -5,7 +5,7 @@ Each has a group, which says what verdict it speaks to: ``function`` (what the n
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -41,12 +41,15 @@ class Observable:
         A scalar that decides the verdict of its group; at most four a group.
     mode
         A scalar phi of the weights with a value at the optimum, along which a temperature is measured.
+    squared
+        Grows as the square of what it measures, as a loss or a squared norm: laws are compared by its root.
     """
 
     function: Function
     group: str | None = None
     primary: bool = False
     mode: bool = False
+    squared: bool = False
 
     def __call__(self, model: "Model", values: Mapping[str, Array]) -> Array:
         return self.function(model, values)
@@ -59,9 +62,11 @@ class HashableDict(dict):
         return hash(tuple(self.items()))
 
 
-def observable(group: str | None = None, primary: bool = False, mode: bool = False) -> Callable[[Callable], Observable]:
+def observable(
+    group: str | None = None, primary: bool = False, mode: bool = False, squared: bool = False
+) -> Callable[[Callable], Observable]:
     """Make an observable of a function of (model, values)."""
-    return lambda function: Observable(Function(function), group, primary, mode)
+    return lambda function: Observable(Function(function), group, primary, mode, squared)
 
 
 def as_observables(given: Mapping[str, Any]) -> HashableDict:
@@ -97,7 +102,7 @@ def available(model: "Model") -> dict[str, Observable]:
     own_groups = {item.group for item in model.observables.values() if item.primary}
     for name, item in found.items():
         if name != "loss" and item.group in own_groups:
-            found[name] = Observable(item.function, item.group)
+            found[name] = replace(item, primary=False, mode=False)
     properties = {name: Observable(item.function) for name, item in model.properties.items()}
     return found | properties | dict(model.observables)
 
@@ -113,7 +118,7 @@ def select(model: "Model", names: list[str] | tuple[str, ...] | None) -> Hashabl
     )
 
 
-@observable("function", primary=True)
+@observable("function", primary=True, squared=True)
 def _loss(model, values):
     return model.loss(model.unconstrain(values))
 
@@ -124,7 +129,7 @@ def _held_out_loss(model, values):
     return jnp.mean(model.held_out_losses(model.unconstrain(values)))
 
 
-@observable("geometry", primary=True)
+@observable("geometry", primary=True, squared=True)
 def _squared_norm(model, values):
     return sum(jnp.sum(v**2) for v in values.values())
 
@@ -201,11 +206,11 @@ def linear_network(layers: tuple[str, ...], teacher: Float[Array, "d_out d_in"])
     found["layer_norms"] = observable("geometry")(
         lambda model, values: jnp.stack([jnp.sum(w**2) for w in weights(values)])
     )
-    found["total_norm"] = observable("geometry", primary=True)(
+    found["total_norm"] = observable("geometry", primary=True, squared=True)(
         lambda model, values: sum(jnp.sum(w**2) for w in weights(values))
     )
     if len(layers) > 1:
-        found["imbalance_norm"] = observable("geometry", primary=True)(
+        found["imbalance_norm"] = observable("geometry", primary=True, squared=True)(
             lambda model, values: jnp.sqrt(sum(jnp.sum(d**2) for d in imbalances(values)))
         )
         found["imbalance"] = observable("geometry")(

@@ -90,10 +90,10 @@ def observables(teacher: np.ndarray) -> dict[str, bvs.Observable]:
     return found | {
         "map_l1": bvs.observable("function")(lambda model, values: jnp.sum(jnp.abs(values["u"] * values["v"]))),
         "imbalance": bvs.observable("geometry")(lambda model, values: imbalance(values)),
-        "imbalance_norm": bvs.observable("geometry", primary=True)(
+        "imbalance_norm": bvs.observable("geometry", primary=True, squared=True)(
             lambda model, values: jnp.sqrt(jnp.sum(imbalance(values) ** 2))
         ),
-        "total_norm": bvs.observable("geometry", primary=True)(
+        "total_norm": bvs.observable("geometry", primary=True, squared=True)(
             lambda model, values: jnp.sum(values["u"] ** 2 + values["v"] ** 2)
         ),
     }

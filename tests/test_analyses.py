@@ -15,7 +15,8 @@ from bayes_vs_sgd.comparison.verdict import MATCHES, MISMATCH, holm
 from bayes_vs_sgd.margins import MARGINS
 
 TOY = {
-    "calibration": ("--levels", "4", "--matches", "4", "--alternatives", "2", "1"),
+    "calibration": ("--levels", "4", "--alternatives", "2", "1"),
+    "equivalence": ("--laws", "product", "linear_regression", "--repetitions", "4", "--num-draws", "100"),
     "simulation_based_calibration": ("--num-simulations", "8", "--cases", "2", "16"),
     "temperature_spectrum": ("--num-seeds", "20"),
     "noise_anisotropy": ("--num-seeds", "20"),
@@ -150,7 +151,7 @@ def test_spread_and_tail_index_of_sgd_cross_their_levels_where_theory_says():
     assert all(agrees(entry) for entry in numbers["points"] + numbers["boundaries"])
     for boundary in numbers["boundaries"]:
         same = [p for p in numbers["points"] if all(p[k] == boundary[k] for k in ("kind", "dimension", "batch"))]
-        level, sign = (MARGINS["log_sd_ratio"], 1) if boundary["kind"] == "spread" else (2, -1)
+        level, sign = (MARGINS["log_deviation_ratio"], 1) if boundary["kind"] == "spread" else (2, -1)
         below, above = min(same, key=lambda p: p["rate"]), max(same, key=lambda p: p["rate"])
         assert below["rate"] < boundary["predicted"] < above["rate"]
         assert sign * below["measured"] < sign * level < sign * above["measured"]
@@ -164,7 +165,7 @@ def test_a_clock_that_waits_is_late_and_ages_but_moves_like_many_curvatures():
         assert agrees(point)
         spreads = zip(point["spread"], point["spread_error"], point["spread_predicted"], strict=True)
         assert all(agrees({"measured": m, "error": e, "predicted": p}) for m, e, p in spreads)
-        assert point["spread"][0] > MARGINS["log_sd_ratio"] > point["spread"][-1]
+        assert point["spread"][0] > MARGINS["log_deviation_ratio"] > point["spread"][-1]
         assert point["times"][0] < point["predicted"] < point["times"][-1]
     waiting, sgd = numbers["displacements"]
     for found in (waiting, sgd):
@@ -333,9 +334,11 @@ def test_samplers_are_calibrated_on_every_model_family():
 @pytest.mark.exact
 def test_the_tests_of_compare_err_as_often_as_they_say():
     """Level and false match at most 7 %, true match at least 90 %, every alternative seen by some test with power over .8."""
-    found = json.loads((ANALYSES[0].parent / "calibration.json").read_text())
+    found, matches = (
+        json.loads((ANALYSES[0].parent / f"{name}.json").read_text()) for name in ("calibration", "equivalence")
+    )
     short = record.of_tests()
-    assert short == record.summary_of_tests(found)
+    assert short == record.summary_of_tests(found) | record.summary_of_matches(matches)
     assert short["repetitions"] >= 2000
     assert max(short["level"].values()) <= 0.07
     assert short["naive"] > 0.8

@@ -385,7 +385,7 @@ def test_at_large_steps_its_own_equation_does_not_describe_sgd(load):
         made = describe(
             study, f"in {substeps}", "own", bvs.StochasticGradientFlow(eta, bvs.GaussianNoise(32), substeps)
         )
-        width = next(e for e in made.effects if e.kind == "log_sd_ratio")
+        width = next(e for e in made.effects if e.kind == "log_deviation_ratio")
         assert_mean(width.value, width.standard_error, expected=exact, detects=0.1)
         assert made.verdict == "mismatch"
 
@@ -413,7 +413,7 @@ def test_the_weak_error_halves_with_the_learning_rate(load, eta, holds):
     half = study.trees["own at half the learning rate"][0]
     assert half.attrs["num_steps"] == 256
     assert found.holds is holds
-    error = next(e.standard_error for e in made.effects if e.kind == "log_sd_ratio")
+    error = next(e.standard_error for e in made.effects if e.kind == "log_deviation_ratio")
     exact, kept = -np.log(1 - eta / 2) / 2, np.log(1 - eta / 2 / equation.substeps) / 2
     assert_mean(found.value, error, expected=exact + kept, detects=0.07)
     assert "log sd ratio" in found.note
@@ -523,7 +523,7 @@ def test_nesterov_is_no_heavy_ball(load):
 
     def assert_as_wide(dynamics):
         found = describe(study, repr(dynamics), "own", dynamics)
-        width = next(e for e in found.effects if e.kind == "log_sd_ratio")
+        width = next(e for e in found.effects if e.kind == "log_deviation_ratio")
         assert_mean(width.value, width.standard_error, expected=exact, detects=0.1)
         assert found.verdict == "mismatch"
 

@@ -11,6 +11,7 @@ import xarray as xr
 
 from ..comparison.compare import Comparison, Repaired
 from ..comparison.repairs import Interventions, decided, interventions
+from ..comparison.roots import judged
 from ..comparison.run import OutOfTime, Study, Walk
 from ..comparison.stationarity import ENSEMBLE
 from ..comparison.verdict import MATCHES, MISMATCH, NO_VERDICT, OPEN
@@ -213,7 +214,7 @@ def over_the_law(study: Study, tree: xr.DataTree, dynamics: Optimizer, place: lo
     """What the ensemble and its next steps say."""
     target, gradient, (rate, _) = study.target(study.scale), dynamics.gradient, rate_and_momentum(dynamics)
     found = [*tails(target, dynamics, tree, study.seed), constancy(target, dynamics, tree)]
-    found.append(path.stationarity(tree, list(study.chosen), study.settings.margins))
+    found.append(path.stationarity(tree, list(judged(study.chosen)), study.settings.margins))
     temperature = one_temperature(target, study.minimum.position, path.ended(tree), study.settings.margins)
     found += [] if temperature is None else [temperature]
     if is_plain(dynamics) and dynamics.objective == "loss" and place.has_variance:  # of which all these are made

@@ -26,6 +26,7 @@ from scipy.special import gamma
 
 from ..comparison import verdict as rules
 from ..comparison.effects import Effect, location_and_scale
+from ..comparison.roots import judged
 from ..comparison.run import Study, Walk
 from ..comparison.stationarity import law
 from ..dynamics import (
@@ -96,7 +97,7 @@ def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assu
     rate, batch, rule = float(dynamics.step_time), float(dynamics.gradient.batch_size), repr(dynamics.factory)
     noise, hyper = GaussianNoise(batch), {k: float(v) for k, v in dynamics.hyperparameters.items()}
     momentum, sharp = hyper.get("momentum", 0.0), next((a.value for a in held if a.name == "small learning rate"), 0.0)
-    margin = study.settings.margins["log_sd_ratio"]
+    margin = study.settings.margins["log_deviation_ratio"]
     longer = substeps(sharp * edge(momentum, is_nesterov(dynamics)) / (1 - momentum), margin)  # steps of eta / (1 - mu)
     parts = substeps(sharp, margin) if is_underdamped(dynamics) else longer
     if rule == "adam":
@@ -187,7 +188,7 @@ def describe(study: Study, name: str, plain: str, dynamics: Dynamics) -> Descrip
 def agreement(study: Study, tree: xr.DataTree, other: xr.DataTree) -> tuple[list[Effect], str]:
     """Effects between the laws of two ensembles at their ends, and the verdict."""
     effects: list[Effect] = []
-    for label, item in study.chosen.items():
+    for label, item in judged(study.chosen).items():
         effects += location_and_scale(
             label, str(item.group), law(tree, label), law(other, label), study.settings.margins
         )

@@ -42,7 +42,9 @@ def weak_error(study: Study, dynamics: Optimizer, plain: str, described: Descrip
     """
     effects = described.effects
     if not effects:
-        return undefined(NAME, STATISTIC, 0.0, study.settings.margins["log_sd_ratio"], "no observable has a spread")
+        return undefined(
+            NAME, STATISTIC, 0.0, study.settings.margins["log_deviation_ratio"], "no observable has a spread"
+        )
     held = [as_assumption(effect, len(effects)) for effect in effects]
     worst = max(
         range(len(held)), key=lambda i: (held[i].holds is False, held[i].holds is None, held[i].value / held[i].margin)

@@ -28,6 +28,7 @@ from .events import EventOdds, event_odds
 from .patterns import Pattern, patterns
 from .prediction import held_out_prediction
 from .refusals import check_observables, check_runs
+from .roots import judged, with_roots
 from .spectrum import Spectrum
 from .stationarity import confined, is_ensemble, law, unsettled
 from .temperature import SteinTerms, matched_scale
@@ -151,7 +152,7 @@ def compare(
     scale
         n beta at which the learning coefficient is printed; the reference's by default.
     least_loss
-        L(w*) of the learning coefficient; at the empirical minimum by default.
+        L(w*), above which the loss is compared and of the learning coefficient; at the empirical minimum by default.
 
     Returns
     -------
@@ -165,34 +166,38 @@ def compare(
     manifest = json.loads(tree.attrs["manifest"])
     chosen = primary(target, primary_observables)
     constant = check_observables(tree, reference, chosen, primary_observables is not None)
-    judged = calibration = None
+    standard = calibration = None
     if reference is not None:
-        judged = quality(reference, json.loads(reference.attrs["manifest"])["dynamics"]["name"], list(chosen))
-        calibration = record.of_sampler(target.model, judged.dynamics)
+        standard = quality(reference, json.loads(reference.attrs["manifest"])["dynamics"]["name"], list(chosen))
+        calibration = record.of_sampler(target.model, standard.dynamics)
+    if least_loss is None:
+        least_loss = reference_point(target.model, target.center).loss
+    shown, names = judged(chosen), list(judged(chosen))
     _, kept = final_positions(tree)
+    tree, reference = (run if run is None else with_roots(run, chosen, least_loss) for run in (tree, reference))
     lost = int((~kept).sum())
     ensemble = is_ensemble(tree)
     tested = np.flatnonzero(kept)[seeds]
     effects: list[Effect] = []
     tests: list[GlobalTest] = []
-    if len(tested) >= 2 and (judged is None or judged.ess_min > 0):
+    if len(tested) >= 2 and (standard is None or standard.ess_min > 0):
         seen = (scores or ensemble_scores(tree, target, chosen)) if ensemble else None
         if reference is not None:
-            effects = observed_effects(tree, reference, chosen, tested, margins)
+            effects = observed_effects(tree, reference, shown, tested, margins)
         if seen is not None:
             effects += log_temperatures(seen.terms, chosen, tested, float(target.scale), margins, reference is None)
-        tests = global_tests(tree, reference, target, tested, list(chosen), seen, fitted, margins)
+        tests = global_tests(tree, reference, target, tested, names, seen, fitted, margins)
     groups, verdict, why = _verdicts(effects, tests, len(tested), reference is None)
     if constant:
         why += f" ({', '.join(constant)}: constant under the posterior, left out)"
-    moving = unsettled(tree, list(chosen), margins) if effects else None
+    moving = unsettled(tree, names, margins) if effects else None
     if moving:
         why = f"law at step {tree.attrs['num_steps']:,}, where {', '.join(moving)} may still depend on the start; {why}"
-    stay = confined(tree, list(chosen)) if effects else {}
+    stay = confined(tree, names) if effects else {}
     if stay and verdict != rules.MATCH:
         shares = ", ".join(f"{share:.2g} of {name}'s" for name, share in stay.items())
         why += f"; a run stays in its well, or where it froze: it shows {shares} spread"
-    gate = _gate(judged, calibration, lost, kept.size)
+    gate = _gate(standard, calibration, lost, kept.size)
     if gate:
         groups = {k: v and rules.NO_VERDICT for k, v in groups.items()}
         verdict, why = rules.NO_VERDICT, gate
@@ -214,16 +219,16 @@ def compare(
         num_seeds=len(tested),
         chains_lost=lost,
         inverse_temperature=inverse_temperature | _matched(tree, beside, target),
-        reference=judged,
+        reference=standard,
         calibration=calibration,
         effects=effects,
         tests=tests,
-        learning_coefficient=_excess(law(tree, "loss"), target, factor, least_loss),
+        learning_coefficient=_excess(law(tree, "loss"), factor, least_loss),
         verdicts=groups,
         verdict=verdict,
         reason=why,
         seeds_needed=rules.seeds_needed(effects, len(tested)) if verdict in rules.OPEN else None,
-        distances=() if beside is None else distances(tree, beside, list(chosen), tested),
+        distances=() if beside is None else distances(tree, beside, names, tested),
         patterns=() if beside is None else patterns(kinds, *_samples(tree, beside, kinds, tested)),
         odds=() if gate or beside is None else event_odds(events, *_samples(tree, beside, events, tested)),
         held_out=None if gate or reference is None else held_out_prediction(tree, reference, target),
@@ -233,7 +238,7 @@ def compare(
 def observed_effects(
     tree: xr.DataTree, reference: xr.DataTree, chosen: dict[str, Observable], tested: np.ndarray, margins: Margins
 ) -> list[Effect]:
-    """Location and scale of every primary observable beside the reference's."""
+    """Location and spread of every primary observable beside the reference's."""
     found = []
     for label, item in chosen.items():
         other = Sample(scalar_draws(reference, label), False)
@@ -308,11 +313,9 @@ def _matched(tree: xr.DataTree, reference: xr.DataTree | None, target: Posterior
     return dict(zip(("matched", "matched_standard_error"), betas, strict=True))
 
 
-def _excess(loss: Sample, target: Posterior, factor: float, least_loss: float | None) -> dict[str, float | None]:
+def _excess(loss: Sample, factor: float, least_loss: float) -> dict[str, float | None]:
     if loss.values.size < 2:
         return {"value": None, "standard_error": None}
-    if least_loss is None:
-        least_loss = reference_point(target.model, target.center).loss
     mean, psi = loss.mean()
     error = factor * mean_error(psi, loss.independent)
     return {"value": factor * (mean - least_loss), "standard_error": error, "n_beta": factor}

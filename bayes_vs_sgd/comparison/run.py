@@ -24,6 +24,7 @@ from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
 from .compare import Comparison, compare, primary
 from .events import scalar_properties
+from .roots import judged, with_roots
 from .spectrum import DEGENERATE, STEP, Spectrum, spectrum_at_minimum, temperature_spectrum, unit_scale
 from .stationarity import hopeless, is_ensemble, unsettled
 from .temperature import reference_scale
@@ -207,12 +208,16 @@ class Study:
             mixes=self.mixes,
         )
         self.mixes = self.mixes and not of_particles(found)
-        return found
+        return self.judged(found)
+
+    def judged(self, tree: xr.DataTree) -> xr.DataTree:
+        """A run with all that is compared of it."""
+        return with_roots(tree, self.chosen, self.minimum.loss)
 
     def ensemble(self, name: str, dynamics: Dynamics, target: Posterior, deadline: float) -> xr.DataTree:
         """Independent runs, their steps doubled until stationary, or as long as the deadline allows."""
         if name in self.given:
-            return from_positions(self.positions[name], target, name, self.observables)
+            return self.judged(from_positions(self.positions[name], target, name, self.observables))
         walk = self.own.get(name, Walk(dynamics))
         shortest = self.settings.num_steps * walk.longer
         start: dict[str, Any] = (
@@ -228,7 +233,8 @@ class Study:
             if np.isfinite(self.until):
                 self._check_time(partial(simulate, dynamics, target, **shared, **lengths), num_steps)
             tree = simulate(dynamics, target, **shared, **lengths)
-            moving = unsettled(whole(tree), list(self.chosen), self.settings.margins)
+            tree = self.judged(whole(tree))
+            moving = unsettled(tree, list(judged(self.chosen)), self.settings.margins)
             left = (deadline - time.monotonic()) * tree.attrs.get("steps_per_second", np.inf)
             if not moving or num_steps >= shortest * 2**MAX_DOUBLINGS or left < num_steps:
                 return tree

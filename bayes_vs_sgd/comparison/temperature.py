@@ -5,8 +5,13 @@ Under a law proportional to exp(log r - n beta L), any smooth vector field g sat
 .. math:: E[\mathrm{div}\, g + g \cdot \nabla \log r] = n \beta\, E[g \cdot \nabla L],
 
 so every g has its own estimate of n beta, and they agree only if the law is tempered. ``g = grad L`` pools all
-directions; ``g = P grad L`` looks at a part of them, P the projection on a site of the program or on a direction v;
-``g = (phi - c) grad phi`` measures along an observable phi with value c at the optimum.
+directions; ``g = P grad L`` looks at a part of them, P the projection on a site of the program or on a direction v. Along an
+observable phi with value c at the optimum
+
+.. math:: g = (\phi - c) \nabla\phi / (q + \epsilon), \quad q = |\nabla\phi|^2,
+
+which moves phi itself at the rate of its gap: without the denominator the draws that q makes large decide. Where q may
+vanish, epsilon, a tenth of its mean over the seeds, keeps g bounded.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,6 +39,8 @@ from .effects import Sample
 EXACT_TRACE = 256
 NUM_PROBES = 8
 NUM_DIRECTIONS = 4
+SOFT = 0.1
+"""Of the mean squared slope of an observable, added to the squared slope that a field is divided by."""
 SEEDS_A_PARAMETER = 10
 """Seeds a parameter from which on directions are found in the gradients of the seeds themselves."""
 LEAST_SHARE = 0.1
@@ -136,6 +143,13 @@ def _stein_terms(
     def observed(phi, vector):
         return phi(model, model.constrain(target.unflat(vector)))
 
+    def squared_slopes(position):
+        vector = target.flat(position)
+        return {name: jnp.sum(jax.grad(partial(observed, phi))(vector) ** 2) for name, phi in modes.items()}
+
+    slopes = jax.lax.map(squared_slopes, positions, batch_size=256)
+    soft = {name: SOFT * jnp.mean(squares) for name, squares in slopes.items()}
+
     def terms(position):
         vector = target.flat(position)
         grad_loss = jax.grad(loss)(vector)
@@ -154,8 +168,10 @@ def _stein_terms(
             along = partial(observed, phi)
             gap = along(vector) - along(target.flat(model.unconstrain(model.optimum)))
             slope = jax.grad(along)(vector)
-            divergence = slope @ slope + gap * jnp.sum(_diagonal(along, vector))
-            found[name] = (divergence + gap * slope @ grad_prior, gap * slope @ grad_loss)
+            bend = jax.jvp(jax.grad(along), (vector,), (slope,))[1]
+            size = slope @ slope + soft[name]
+            divergence = slope @ slope + gap * (jnp.sum(_diagonal(along, vector)) - 2 * slope @ bend / size)
+            found[name] = ((divergence + gap * slope @ grad_prior) / size, gap * slope @ grad_loss / size)
         return found
 
     return jax.lax.map(terms, positions, batch_size=256)

@@ -10,7 +10,7 @@ from ..margins import MARGINS, Margins
 from ..observables import Observable
 from ..posterior import Posterior
 from ..results import final_positions
-from .effects import heavy_tailed, scalar_draws, statistics_of
+from .effects import heavy_tailed, kinds_of, scalar_draws, statistics_of
 from .embedding import GlobalTest
 from .global_tests import MOST_ITEMS, adjusted, ksd, least_changes, mmd, stein
 from .stationarity import law
@@ -91,8 +91,8 @@ def _changes(tree: xr.DataTree, seeds: np.ndarray, names: Iterable[str], margins
     for name in names:
         sample = law(tree, name, seeds)
         heavy = heavy_tailed(sample, sample)
-        (_, place), (log_scale, scale) = (statistic() for statistic in statistics_of(sample, heavy))
-        if np.isfinite(log_scale):
-            kinds = ("median", "log_mad_ratio") if heavy else ("mean", "log_sd_ratio")
-            moves += [(place.ravel(), margins[kinds[0]] * np.exp(log_scale)), (scale.ravel(), margins[kinds[1]])]
+        (_, place), (log_unit, _), (_, scale) = (statistic() for statistic in statistics_of(sample, heavy))
+        if np.isfinite(log_unit):
+            near, wide = (margins[kind] for kind in kinds_of(heavy))
+            moves += [(place.ravel(), near * np.exp(log_unit)), (scale.ravel(), wide)]
     return least_changes(moves) if moves else None

@@ -202,7 +202,7 @@ def pattern_figure(comparisons: Sequence[Comparison]) -> Figure:
 KINDS = {
     "mean": "mean",
     "median": "median",
-    "log_sd_ratio": "spread",
+    "log_deviation_ratio": "spread",
     "log_mad_ratio": "spread",
     "log_temperature": "temperature",
 }

@@ -189,7 +189,7 @@ def place(effect: Effect) -> Text:
 KINDS = {
     "mean": "mean, in sd",
     "median": "median, in sd",
-    "log_sd_ratio": "log sd ratio",
+    "log_deviation_ratio": "log spread ratio",
     "log_mad_ratio": "log spread ratio",
     "log_temperature": "log temperature",
 }
