@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from calibration import measured
 from matplotlib.figure import Figure
@@ -149,12 +150,12 @@ def drawn(name: str, num_draws: int) -> Law:
     model = bvs.load_model(HERE.parent / "models" / f"{name.split(',')[0]}.py")
     target = bvs.Posterior(model, (LAWS[name] or Study(model, progress=False).scale) / model.num_examples)
     chosen = primary(target)
-    lengths = {"num_chains": NUM_CHAINS, "num_draws": num_draws, "key": 0}
-    tree = posterior_draws(target, **lengths, observables=list(chosen), judged=list(chosen), progress=False)
+    tree = posterior_draws(target, NUM_CHAINS, num_draws, 0, list(chosen), list(chosen), progress=False)
     tree = with_roots(tree, chosen, reference_point(model).loss)
     draws = {k: np.asarray(tree["posterior"][k].values, float).ravel() for k in {**chosen, **judged(chosen)}}
-    values = {k: np.asarray(tree["posterior"][k].values, float) for k, _ in model.latents}
-    positions = jax.vmap(model.unconstrain)({k: v.reshape(-1, *v.shape[2:]) for k, v in values.items()})
+    values = {k: jnp.asarray(tree["posterior"][k].values, float) for k, _ in model.latents}
+    flat = jax.vmap(model.unconstrain)({k: v.reshape(-1, *v.shape[2:]) for k, v in values.items()})
+    positions = {k: np.asarray(v) for k, v in flat.items()}
     modes = {k: v for k, v in chosen.items() if v.mode} if model.optimum is not None else {}
     terms = stein_terms(target, positions, modes)
     return Law(

@@ -8,15 +8,16 @@ grad L), the other half is held against the posterior at that temperature, in th
 place, spread and temperature of the sharpest and the flattest mode. The flat directions, which take 1/(learning rate x
 temperature) steps to move, are left to ``compare``; the prior's pull is in what is descended.
 
-All learning rates (and batch sizes, where noise is Gaussian) of a network are one run; what is cut off goes on where it was,
-panel by panel (``--folder``). The reason of a mismatch is the first repair in the map itself that makes a match: Gaussian noise
-of the same covariance, a quarter of the learning rate and of the batch (the same temperature), isotropic noise of the same trace,
-noise of one size everywhere; beside it stands what the audit says at the minimum and where the runs end. Writes the figure and
-its numbers beside this file.
+All learning rates (and batch sizes, where noise is Gaussian) of a network are one run, and what is cut off goes on after the
+last of them (``--folder``). The reason of a mismatch is the smallest repair in the map itself that makes a match: plain SGD for
+the rule, Gaussian noise of the same covariance, isotropic noise of the same trace and then of one size everywhere, a quarter of
+the learning rate and of the batch (the same temperature). It stands in the cell; in the numbers also what the audit says at the
+minimum and where the runs end. Writes the figure and its numbers beside this file.
 """
 
 import argparse
 import textwrap
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from bayes_vs_sgd.assumptions.step_size import small_steps
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison import verdict as rules
 from bayes_vs_sgd.comparison.compare import LOST_LIMIT, log_temperatures, observed_effects, primary
+from bayes_vs_sgd.comparison.roots import judged, with_roots
 from bayes_vs_sgd.comparison.temperature import SteinTerms
 from bayes_vs_sgd.comparison.whole_law import ensemble_scores
 from bayes_vs_sgd.curvature import gradient_noise, hessian_eigenvalues, reference_point
@@ -88,31 +90,44 @@ def networks() -> dict[str, bvs.Model]:
 class Kind:
     """A row of the map: an update rule with a way of drawing gradients."""
 
-    make: Callable[[Any, Any, float, float], bvs.Optimizer]
-    batch_is_static: bool = False
+    rule: str
+    noise: str
+
+    @property
+    def name(self) -> str:
+        """As in the figure."""
+        return f"{self.rule}, {self.noise}"
+
+    @property
+    def batch_is_static(self) -> bool:
+        """Whether batch sizes are runs of their own."""
+        return self.noise == MINIBATCH
+
+    def make(self, rate: Any, batch: Any, num_examples: int, noise: float) -> bvs.Optimizer:
+        """The dynamics at some learning rates and batch sizes; ``noise`` is the variance of a gradient in each direction."""
+        if self.noise == ONE_SIZE:
+            sampling: Any = WhiteNoise.heating(2 * batch / (rate * noise), rate)
+        else:
+            sampling = NOISES[self.noise](batch, num_examples)
+        return RULES[self.rule](rate, batch, noise, {"sampling": sampling, "objective": "posterior"})
 
 
-def plain(gradient: Callable[[Any, float], Any]) -> Kind:
-    """SGD with some noise, which may have a batch size a chain."""
-    return Kind(lambda rate, batch, n, c: bvs.SGD(rate, sampling=gradient(batch, n), objective="posterior"))
-
-
-KINDS = {
-    "SGD": Kind(lambda rate, batch, n, c: bvs.SGD(rate, batch, objective="posterior"), True),
-    "Gaussian noise, same covariance": plain(lambda batch, n: bvs.GaussianNoise(batch)),
-    "isotropic noise, same trace": plain(lambda batch, n: bvs.IsotropicNoise(batch)),
-    "isotropic noise of one size": Kind(
-        lambda rate, batch, n, c: bvs.SGD(
-            rate, sampling=WhiteNoise.heating(2 * batch / (rate * c), rate), objective="posterior"
-        )
-    ),
-    "label noise": plain(lambda batch, n: bvs.LabelNoise(np.sqrt(n / batch))),
-    "SGD with momentum": Kind(
-        lambda rate, batch, n, c: bvs.SGD(rate * (1 - MOMENTUM), batch, momentum=MOMENTUM, objective="posterior"), True
-    ),
-    "Adam": Kind(lambda rate, batch, n, c: bvs.Adam(rate * np.sqrt(c / batch), batch, objective="posterior"), True),
+MINIBATCH, GAUSSIAN, ISOTROPIC, LABELS = "batches", "Gaussian noise", "isotropic noise", "label noise"
+ONE_SIZE = "isotropic noise of one size"
+NOISES: dict[str, Callable[[Any, int], Any]] = {
+    MINIBATCH: lambda batch, n: bvs.Minibatch(batch),
+    GAUSSIAN: lambda batch, n: bvs.GaussianNoise(batch),
+    ISOTROPIC: lambda batch, n: bvs.IsotropicNoise(batch),
+    LABELS: lambda batch, n: bvs.LabelNoise(np.sqrt(n / batch)),
 }
-"""Label noise of the size of the minibatch's, as the residuals are 1; Adam's rate is such that its steps are SGD's."""
+"""Gaussian noise has the batch's covariance, isotropic noise its trace, label noise its size, as the residuals are 1."""
+RULES: dict[str, Callable[[Any, Any, float, dict], bvs.Optimizer]] = {
+    "SGD": lambda rate, batch, c, settings: bvs.SGD(rate, **settings),
+    "momentum": lambda rate, batch, c, settings: bvs.SGD(rate * (1 - MOMENTUM), momentum=MOMENTUM, **settings),
+    "Adam": lambda rate, batch, c, settings: bvs.Adam(rate * np.sqrt(c / batch), **settings),
+}
+"""Momentum's and Adam's rates are such that their steps are SGD's."""
+KINDS = [Kind(rule, noise) for rule in RULES for noise in (*NOISES, ONE_SIZE) if rule == "SGD" or noise != ONE_SIZE]
 
 
 def main() -> None:
@@ -120,24 +135,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Map of when the law of SGD is a tempered posterior.")
     parser.add_argument("--num-seeds", type=int, default=8000, help="independent runs of each cell")
     parser.add_argument("--networks", type=int, default=5, help="how many of the networks")
+    names = [kind.name for kind in KINDS]
+    parser.add_argument("--kinds", nargs="+", default=names, choices=names, help="which rules and noises")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/map"), help="where cells are kept: a cut-off run goes on there"
     )
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the figure and its numbers")
     arguments = parser.parse_args()
     prepare_jax()
-    cells = []
+    runs: list[dict] = []
     for column, (title, model) in enumerate(list(networks().items())[: arguments.networks]):
         place = Place(model, arguments.num_seeds // (1 if title.startswith("one layer") else FEWER))
-        for row, (name, kind) in enumerate(KINDS.items()):
-            path = arguments.folder / f"{column}-{row}-{place.num_seeds}.json"
-            found = remembered_json(path, partial(place.cells, kind))
-            cells += [{"network": title, "kind": name} | cell for cell in found]
-            print(f"{title}; {name}: {', '.join(cell['verdict'] for cell in found)}", flush=True)
+        for row, kind in enumerate(KINDS):
+            if kind.name not in arguments.kinds:
+                continue
+            path = arguments.folder / f"{column}-{row}-{place.num_seeds}"
+            found = place.runs(kind, path)
+            runs += [
+                {**run, "cells": [{"network": title, "kind": kind.name, **cell} for cell in run["cells"]]}
+                for run in found
+            ]
+            print(f"{title}; {kind.name}: {', '.join(c['verdict'] for run in found for c in run['cells'])}", flush=True)
+    cells = [cell for run in runs for cell in run["cells"]]
     for cell in cells:
         cell["reason"] = reason(cell, cells)
     Console(width=150).print(table(cells))
-    write_analysis(arguments.out, "when_is_sgd_bayesian", cells, draw(cells))
+    numbers = {"seconds": sum(run["seconds"] for run in runs), "cells": cells}
+    write_analysis(arguments.out, "when_is_sgd_bayesian", numbers, draw(cells))
 
 
 class Place:
@@ -145,7 +169,8 @@ class Place:
 
     def __init__(self, model: bvs.Model, num_seeds: int):
         self.model, self.num_seeds = model, num_seeds
-        self.minimum = reference_point(model).position
+        found = reference_point(model)
+        self.minimum, self.least_loss = found.position, found.loss
         curvatures = np.asarray(hessian_eigenvalues(model, self.minimum), float)
         self.sharpness = curvatures[-1]
         slowest = curvatures[curvatures > FLAT * self.sharpness][0]
@@ -174,62 +199,70 @@ class Place:
         assert self.model.exact_sampler is not None
         return whole(bvs.simulate(self.model.exact_sampler, target, **settings))
 
-    def cells(self, kind: Kind) -> list[dict]:
-        """All cells of one kind of SGD."""
-        runs = np.arange(len(GRID)).reshape((len(BATCHES), -1) if kind.batch_is_static else (1, -1))
-        found = []
-        for rows in runs:
-            rates, batches = (np.array([GRID[i][part] for i in rows]) for part in (0, 1))
-            batch: Any = int(batches[0]) if kind.batch_is_static else np.repeat(batches, self.num_seeds).astype(float)
-            rate = np.repeat(rates / self.sharpness, self.num_seeds)
-            scales, places = self.scales[rows], [self.starts[i] for i in rows]
-            start = {name: np.concatenate([place[name] for place in places]) for name in places[0]}
-            target = bvs.Posterior(self.model, np.repeat(scales, self.num_seeds) / self.model.num_examples)
-            tree = bvs.simulate(
-                kind.make(rate, batch, self.model.num_examples, self.noise),
-                target,
-                key=0,
-                initial=start,
-                num_chains=len(rate),
-                num_steps=self.num_steps,
-                num_draws=1,
-                observables=sorted(self.chosen),
-                progress=False,
-            )
-            groups = ("posterior", "final_position")
-            ensembles = [
-                xr.DataTree.from_dict({group: part(whole(tree), i, self.num_seeds, group) for group in groups})
-                for i in range(len(rows))
-            ]
-            terms = [ensemble_scores(e, bvs.Posterior(self.model), self.chosen).terms for e in ensembles]
-            kept = [np.flatnonzero(final_positions(e)[1]) for e in ensembles]
-            fitted = [t["loss"].subset(k[::2]).scale() for t, k in zip(terms, kept, strict=True)]
-            near = {name: np.concatenate([place[name][:CHAINS] for place in places]) for name in start}
-            fits = [len(k) > (1 - LOST_LIMIT) * self.num_seeds and f[0] > 0 for k, f in zip(kept, fitted, strict=True)]
-            used = np.where(fits, [value for value, _ in fitted], scales)
-            lengths = {"num_draws": DRAWS, "num_warmup": SETTLING, "initial": near}
-            reference = self.posterior(used, CHAINS, **lengths, observables=sorted(self.chosen))
-            for index, (value, error) in enumerate(fitted):
-                cell: dict = {"rate": float(rates[index]), "batch": int(batches[index])}
-                cell["audit"] = self.audit(kind, cell["rate"], cell["batch"], ensembles[index])
-                cell |= dict.fromkeys(("temperature", "error")) | {
-                    "verdict": rules.NO_VERDICT,
-                    "worst": "runs are lost",
-                }
-                if fits[index]:
-                    ratio = float(scales[index]) / value
-                    other, tested = part(reference, index, CHAINS), kept[index][1::2]
-                    cell |= {"temperature": ratio, "error": ratio * error / value}
-                    cell |= self.judged(ensembles[index], other, terms[index], tested, value)
-                found.append(cell)
+    def runs(self, kind: Kind, path: Path) -> list[dict]:
+        """All cells of one kind of SGD, with the seconds that they took; each run is kept once it has ended."""
+        grid = np.arange(len(GRID)).reshape((len(BATCHES), -1) if kind.batch_is_static else (1, -1))
+        return [remembered_json(path / f"{i}.json", partial(self.timed, kind, rows)) for i, rows in enumerate(grid)]
+
+    def timed(self, kind: Kind, rows: np.ndarray) -> dict:
+        """Cells of one run, and its seconds."""
+        started = time.monotonic()
+        return {"cells": self.cells(kind, rows), "seconds": time.monotonic() - started}
+
+    def cells(self, kind: Kind, rows: np.ndarray) -> list[dict]:
+        """Some cells of one kind of SGD, as one run."""
+        rates, batches = (np.array([GRID[i][part] for i in rows]) for part in (0, 1))
+        batch: Any = int(batches[0]) if kind.batch_is_static else np.repeat(batches, self.num_seeds).astype(float)
+        rate = np.repeat(rates / self.sharpness, self.num_seeds)
+        scales, places = self.scales[rows], [self.starts[i] for i in rows]
+        start = {name: np.concatenate([place[name] for place in places]) for name in places[0]}
+        target = bvs.Posterior(self.model, np.repeat(scales, self.num_seeds) / self.model.num_examples)
+        tree = bvs.simulate(
+            kind.make(rate, batch, self.model.num_examples, self.noise),
+            target,
+            key=0,
+            initial=start,
+            num_chains=len(rate),
+            num_steps=self.num_steps,
+            num_draws=1,
+            observables=sorted(self.chosen),
+            progress=False,
+        )
+        found, groups = [], ("posterior", "final_position")
+        ensembles = [
+            xr.DataTree.from_dict({group: part(whole(tree), i, self.num_seeds, group) for group in groups})
+            for i in range(len(rows))
+        ]
+        terms = [ensemble_scores(e, bvs.Posterior(self.model), self.chosen).terms for e in ensembles]
+        kept = [np.flatnonzero(final_positions(e)[1]) for e in ensembles]
+        fitted = [t["loss"].subset(k[::2]).scale() for t, k in zip(terms, kept, strict=True)]
+        near = {name: np.concatenate([place[name][:CHAINS] for place in places]) for name in start}
+        fits = [len(k) > (1 - LOST_LIMIT) * self.num_seeds and f[0] > 0 for k, f in zip(kept, fitted, strict=True)]
+        used = np.where(fits, [value for value, _ in fitted], scales)
+        lengths = {"num_draws": DRAWS, "num_warmup": SETTLING, "initial": near}
+        reference = self.posterior(used, CHAINS, **lengths, observables=sorted(self.chosen))
+        for index, (value, error) in enumerate(fitted):
+            cell: dict = {"rate": float(rates[index]), "batch": int(batches[index])}
+            cell["audit"] = self.audit(kind, cell["rate"], cell["batch"], ensembles[index])
+            cell |= dict.fromkeys(("temperature", "error")) | {
+                "verdict": rules.NO_VERDICT,
+                "worst": "runs are lost",
+            }
+            if fits[index]:
+                ratio = float(scales[index]) / value
+                other, tested = part(reference, index, CHAINS), kept[index][1::2]
+                cell |= {"temperature": ratio, "error": ratio * error / value}
+                cell |= self.decided(ensembles[index], other, terms[index], tested, value)
+            found.append(cell)
         return found
 
-    def judged(
+    def decided(
         self, tree: xr.DataTree, reference: xr.Dataset, terms: dict[str, SteinTerms], tested: np.ndarray, fitted: float
     ) -> dict:
         """Verdict of a cell: every other seed beside the posterior at the temperature fitted to the rest."""
         other = xr.DataTree.from_dict({"posterior": reference})
-        effects = observed_effects(tree, other, self.chosen, tested, MARGINS)
+        tree, other = (with_roots(run, self.chosen, self.least_loss) for run in (tree, other))
+        effects = observed_effects(tree, other, judged(self.chosen), tested, MARGINS)
         effects += log_temperatures(terms, self.chosen, tested, fitted, MARGINS, False)
         worst = max(effects, key=lambda e: abs(e.value) / e.margin)
         return {
@@ -253,27 +286,31 @@ def part(tree: xr.DataTree, index: int, number: int, group: str = "posterior") -
     return tree[group].to_dataset().isel(chain=slice(index * number, (index + 1) * number))
 
 
+MENDS = {(MINIBATCH, GAUSSIAN): "C", (ISOTROPIC, ONE_SIZE): "1"} | {
+    (noise, to): letters
+    for noise in (MINIBATCH, GAUSSIAN, LABELS)
+    for to, letters in ((ISOTROPIC, "I"), (ONE_SIZE, "I1"))
+}
+"""Letters of what is mended where one noise takes the place of another."""
+LETTERS = {"R": "plain SGD", "C": "central limit", "I": "isotropy", "1": "one size", "S": "small steps"}
+
+
 def reason(cell: dict, cells: list[dict]) -> str | None:
-    """First repair, of those that are cells of the map, that makes of a mismatch a match."""
+    """Smallest repair, of those that are cells of the map, that makes of a mismatch a match; a letter an assumption."""
     if cell["verdict"] != rules.MISMATCH:
         return None
-    place = (cell["network"], cell["rate"], cell["batch"])
-    slower = (cell["network"], cell["rate"] / 4, cell["batch"] // 4)
     found = {(c["kind"], c["network"], c["rate"], c["batch"]): c["verdict"] for c in cells}
-    others = ["SGD"] if cell["kind"] in ("Adam", "SGD with momentum") else []
-    repairs = [(other, place, "update rule") for other in others]
-    repairs += [
-        ("Gaussian noise, same covariance", place, "central limit"),
-        (cell["kind"], slower, "small learning rate"),
-    ]
-    repairs += [("isotropic noise, same trace", place, "isotropy")]
-    repairs += [("isotropic noise of one size", place, "isotropy and one size")]
-    repairs += [("isotropic noise, same trace", slower, "isotropy and small learning rate")]
-    repairs += [("isotropic noise of one size", slower, "isotropy, one size and small learning rate")]
-    for kind, where, name in repairs:
-        if found.get((kind, *where)) == rules.MATCH and (kind, where) != (cell["kind"], place):
-            return name
-    return "none of the map's repairs"
+    own = next(kind for kind in KINDS if kind.name == cell["kind"])
+    repairs = []
+    for kind, slower in product(KINDS, (False, True)):
+        noise = "" if kind.noise == own.noise else MENDS.get((own.noise, kind.noise))
+        if noise is None or kind.rule not in (own.rule, "SGD"):
+            continue
+        letters = ("R" if kind.rule != own.rule else "") + noise + ("S" if slower else "")
+        where = (cell["rate"] / 4, cell["batch"] // 4) if slower else (cell["rate"], cell["batch"])
+        if letters and found.get((kind.name, cell["network"], *where)) == rules.MATCH:
+            repairs.append(letters)
+    return min(repairs, key=lambda letters: (len(letters), letters), default="none of the map's repairs")
 
 
 def table(cells: list[dict]) -> Table:
@@ -295,7 +332,7 @@ def table(cells: list[dict]) -> Table:
 def draw(cells: list[dict]) -> Figure:
     """A panel a network and kind: colour is the verdict, the number the fitted temperature over the theoretical one."""
     columns, rows = (list(dict.fromkeys(c[key] for c in cells)) for key in ("network", "kind"))
-    figure = new_figure(1.2 + 1.75 * len(columns), 0.9 + 1.0 * len(rows))
+    figure = new_figure(1.2 + 1.75 * len(columns), 1.1 + 0.95 * len(rows))
     axes = figure.subplots(len(rows), len(columns), sharex=True, sharey=True, squeeze=False)
     for (row, kind), (column, network) in product(enumerate(rows), enumerate(columns)):
         panel = axes[row, column]
@@ -304,6 +341,8 @@ def draw(cells: list[dict]) -> Figure:
             shade = {rules.MATCH: COLOURS[2], rules.MISMATCH: COLOURS[1]}.get(c["verdict"], "#bbbbbb")
             panel.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=shade, edgecolor="white"))
             number = "lost" if c["temperature"] is None else f"{c['temperature']:.2g}"
+            if c["reason"]:
+                number += f"\n{c['reason']}" if len(c["reason"]) < 5 else "\n-"
             panel.text(x, y, number, ha="center", va="center", fontsize=7, color="white")
         panel.set(xlim=(-0.5, len(RATES) - 0.5), ylim=(-0.5, len(BATCHES) - 0.5))
         panel.tick_params(length=0, labelsize=7)
@@ -322,7 +361,11 @@ def draw(cells: list[dict]) -> Figure:
         ("no tempered posterior", COLOURS[1]),
     ):
         axes[0, 0].fill_between([], [], color=shade, label=label)
-    title = "Is the law of the function a tempered posterior? (number: its temperature over theory's)"
+    legend = ", ".join(f"{letter} {words}" for letter, words in LETTERS.items())
+    title = (
+        "Is the law of the function a tempered posterior? Number: its temperature over theory's; below, what mends it"
+    )
+    title += f"\n({legend})"
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8, title=title, title_fontsize=9)
     return figure
 

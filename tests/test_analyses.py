@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,37 @@ def test_the_rules_give_the_modes_the_temperatures_that_theory_predicts():
         assert (p["misfit"] < MARGINS["log_temperature"]) == (p["ratio"] <= inside[p["name"]])
     large = {p["name"]: p["misfit"] for p in points if p["series"] == "rules" and p["ratio"] == 8}
     assert large["Adam"] < 0.6 * large["SGD"]
+
+
+@pytest.mark.slow
+@pytest.mark.smoke
+def test_a_map_that_is_killed_goes_on_without_losing_a_cell(tmp_path):
+    """SIGKILL after the first run: what it left is not made again, and the map is that of one that nothing stopped."""
+    kinds = ("--kinds", "SGD, batches", "SGD, isotropic noise of one size")
+    script = ANALYSES[0].parent / "when_is_sgd_bayesian.py"
+    command = [sys.executable, str(script), "--num-seeds", "100", "--networks", "1", *kinds, "--out", "."]
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    for folder in (cut, whole):
+        folder.mkdir()
+    process = subprocess.Popen(
+        [*command, "--folder", "map"], cwd=cut, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not list(cut.glob("map/*/*.json")):
+            assert process.poll() is None
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (cut / "when_is_sgd_bayesian.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in cut.glob("map/*/*.json")}
+    assert 1 <= len(kept) < 3
+    for folder in (cut, whole):
+        subprocess.run([*command, "--folder", "map"], cwd=folder, check=True, capture_output=True, timeout=900)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    resumed, uncut = (json.loads((f / "when_is_sgd_bayesian.json").read_text())["cells"] for f in (cut, whole))
+    assert resumed == uncut
+    assert len(resumed) == 12
 
 
 @pytest.mark.exact

@@ -174,7 +174,8 @@ def compare(
         least_loss = reference_point(target.model, target.center).loss
     shown, names = judged(chosen), list(judged(chosen))
     _, kept = final_positions(tree)
-    tree, reference = (run if run is None else with_roots(run, chosen, least_loss) for run in (tree, reference))
+    tree = with_roots(tree, chosen, least_loss)
+    reference = None if reference is None else with_roots(reference, chosen, least_loss)
     lost = int((~kept).sum())
     ensemble = is_ensemble(tree)
     tested = np.flatnonzero(kept)[seeds]
