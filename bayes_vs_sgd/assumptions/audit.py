@@ -24,6 +24,7 @@ from ..results import final_positions
 from ..settings import AuditSettings, Compare
 from . import local, path
 from .assumption import Assumption, measured, undefined
+from .production import entropy_production, shaken_directions
 from .refined import Description, describe, is_nesterov, own_name, refined_models
 from .step_size import small_steps, stability
 from .tails import SMALLEST, tail_index
@@ -42,8 +43,9 @@ REPAIRS_SHARE = 0.75
 """Of the time, after which no repair is begun, so that some is left for the models."""
 ORDER = (
     "central limit", "finite variance of the noise", "finite variance of the law", "isotropy", "noise of one size",
-    "non-degeneracy", "detailed balance", "no currents", "small learning rate", "mean-square stability", "weak error",
-    "stationarity", "one temperature", "fluctuation and dissipation", "diffusion", "independent batches", "prior",
+    "non-degeneracy", "detailed balance", "no currents", "entropy production", "small learning rate",
+    "mean-square stability", "weak error", "stationarity", "one temperature", "fluctuation and dissipation", "diffusion",
+    "independent batches", "prior",
 )  # fmt: skip
 """Assumptions, in the order in which they are told."""
 DEFAULT = AuditSettings()
@@ -223,6 +225,8 @@ def over_the_law(study: Study, tree: xr.DataTree, dynamics: Optimizer, place: lo
             paths = path.continued(dynamics, target, tree, study.seed + 3)
             found.append(path.anomalous_diffusion(paths, place, rate))
             found += [path.current(paths, place, rate)] if len(place.modes()[0]) > 1 else []
+            shaken = shaken_directions(place)
+            found += [entropy_production(paths, shaken, study.seed)] if shaken.shape[1] > 1 else []
     return found
 
 

@@ -36,6 +36,8 @@ BALANCE, EXPONENT, REPETITION = 0.1, 0.1, 0.1
 """Margins: of the ratio of the two sides, of an exponent, of a ratio of variances."""
 LAGS = (1, 2, 4, 8, 16, 32)
 NUM_EPOCHS = 2048
+MOST_NUMBERS = 8 * 10**6
+"""Numbers in the paths that are recorded step by step: of so many chains as there is room for."""
 
 
 def fluctuation_dissipation(
@@ -94,8 +96,9 @@ def _noise(target, gradient, positions, key):
     return jax.lax.map(one, (positions, keys), batch_size=256)
 
 
-def continued(dynamics: Dynamics, target: Posterior, tree: xr.DataTree, seed: int, most: int = 512) -> np.ndarray:
-    """Positions (chain, step, d) of some chains of an ensemble over the next steps, as vectors."""
+def continued(dynamics: Dynamics, target: Posterior, tree: xr.DataTree, seed: int) -> np.ndarray:
+    """Positions (chain, step, d) of some chains of an ensemble over the next steps, as vectors; without those that are lost."""
+    most = MOST_NUMBERS // (2 * LAGS[-1] * target.model.num_parameters)
     values = jax.vmap(target.model.constrain)({k: v[:most] for k, v in ended(tree).items()})
     more = simulate(
         dynamics, target, key=seed, num_chains=len(next(iter(values.values()))), num_steps=2 * LAGS[-1], num_draws=2 * LAGS[-1],
@@ -104,7 +107,8 @@ def continued(dynamics: Dynamics, target: Posterior, tree: xr.DataTree, seed: in
     parts = [
         np.asarray(more["posterior"][name].values, float) for name in sorted(name for name, _ in target.model.latents)
     ]
-    return np.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], axis=2)
+    paths = np.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], axis=2)
+    return paths[np.isfinite(paths).all(axis=(1, 2))]
 
 
 def linearised(place: Local) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
