@@ -26,6 +26,7 @@ from . import local, path
 from .assumption import Assumption, measured, undefined
 from .production import entropy_production, shaken_directions
 from .refined import Description, describe, is_nesterov, own_name, refined_models
+from .regularity import regularity
 from .step_size import small_steps, stability
 from .tails import SMALLEST, tail_index
 from .temperatures import one_temperature
@@ -43,7 +44,7 @@ REPAIRS_SHARE = 0.75
 """Of the time, after which no repair is begun, so that some is left for the models."""
 ORDER = (
     "central limit", "finite variance of the noise", "finite variance of the law", "isotropy", "noise of one size",
-    "non-degeneracy", "detailed balance", "no currents", "entropy production", "small learning rate",
+    "non-degeneracy", "regularity", "detailed balance", "no currents", "entropy production", "small learning rate",
     "mean-square stability", "weak error", "stationarity", "one temperature", "fluctuation and dissipation", "diffusion",
     "independent batches", "prior",
 )  # fmt: skip
@@ -122,7 +123,7 @@ def audit(
     deadline = started + settings.max_seconds
     comparison = decided(study, name, Walk(dynamics), deadline, settings.max_seconds / 6)
     name = comparison.dynamics
-    held = assumptions(study, name, dynamics)
+    held = [*assumptions(study, name, dynamics), regular_law(study, comparison)]
     models: list[Description] = []
     missing: list[str] = []
     repairs = None
@@ -137,10 +138,10 @@ def audit(
             except OutOfTime:
                 missing.append(label)
         own = next((m for m in models if repr(dynamics.factory) == "sgd" and m.dynamics == own_name(dynamics)), None)
-        held = in_order(held if own is None else [*held, weak_error(study, dynamics, name, own)])
+        held += [] if own is None else [weak_error(study, dynamics, name, own)]
     tried = [] if repairs is None else repairs.tried
     said = reason(comparison, repairs) + described_by(models)
-    return Audit(name, dynamics.settings, held, comparison, tried, models, missing, said)
+    return Audit(name, dynamics.settings, in_order(held), comparison, tried, models, missing, said)
 
 
 def described_by(models: list[Description]) -> str:
@@ -188,6 +189,14 @@ def assumptions(study: Study, name: str, dynamics: Optimizer) -> list[Assumption
     if final_positions(tree)[1].sum() >= ENSEMBLE:
         found += over_the_law(study, tree, dynamics, place)
     return in_order(found)
+
+
+def regular_law(study: Study, comparison: Comparison) -> Assumption:
+    """What the draws that the run was compared with say of the posterior itself."""
+    reference, used = study.trees[comparison.dynamics][1], comparison.inverse_temperature["used"]
+    assert reference is not None  # an audit has one
+    assert used is not None  # a comparison has one
+    return regularity(reference, study.target(used * study.model.num_examples))
 
 
 def in_order(found: list[Assumption]) -> list[Assumption]:
