@@ -29,6 +29,7 @@ from bayes_vs_sgd.comparison.effects import Effect
 from bayes_vs_sgd.comparison.run import OutOfTime, Walk
 from bayes_vs_sgd.comparison.verdict import MATCHES
 from bayes_vs_sgd.curvature import reference_point
+from bayes_vs_sgd.mean_square import mean_square_limit
 from bayes_vs_sgd.report.audits import audit_figure, audit_page, audit_table, interval
 from bayes_vs_sgd.results import final_positions
 from bayes_vs_sgd.settings import AuditSettings, Compare
@@ -211,8 +212,8 @@ def test_the_limit_of_stability_in_the_mean_square(load, x64):
     """Of Hadamard inputs, x_i^2 = 1: the trace grows by 1 - 2 eta + eta^2 (1 + (d - 1)/B)."""
     model = load("linear_regression", **HADAMARD)
     for batch in (1, 8):
-        target, position, place = at(model, bvs.SGD(0.1, batch))
-        limit = step_size.mean_square_limit(target, position, batch, place)
+        target, position, _ = at(model, bvs.SGD(0.1, batch))
+        limit = mean_square_limit(target, position, batch)
         assert limit == pytest.approx(2 / (1 + 3 / batch), rel=1e-5)
 
 

@@ -216,7 +216,7 @@ def at_a_point(
         found.append(local.non_degeneracy(place, target))
     if isinstance(gradient, Minibatch) and not isinstance(gradient, Fresh):
         found.append(path.repetition(target, gradient, position, max(num_examples // gradient.batch_size, 1), seed))
-        limit = stability(target, gradient.batch_size, rate, position, place) if is_plain(dynamics) else None
+        limit = stability(target, gradient.batch_size, rate, position) if is_plain(dynamics) else None
         found += [] if limit is None else [limit]
     return found
 

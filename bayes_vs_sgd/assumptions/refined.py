@@ -43,9 +43,9 @@ from ..dynamics.base import Dynamics
 from ..dynamics.gradients import Minibatch
 from ..dynamics.noise import NoisyGradient
 from ..dynamics.white_noise import WhiteNoise
+from ..mean_square import edge
 from . import path
 from .assumption import Assumption
-from .step_size import edge
 from .tails import root_size, stable_scale
 
 LEAST_SUBSTEPS = 4

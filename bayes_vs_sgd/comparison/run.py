@@ -16,6 +16,7 @@ from ..curvature import Minimum, gradient_noise, hessian_eigenvalues, nearest_mi
 from ..dynamics import SGD, SGLD, Adam, Dynamics, GradientDescent
 from ..errors import InputError, nearest
 from ..given import Given, from_positions, read_positions, site_values
+from ..mean_square import curved_modes
 from ..model import Model
 from ..posterior import Posterior
 from ..reference import of_particles, posterior_draws
@@ -24,6 +25,7 @@ from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
 from .compare import Comparison, compare, primary
 from .events import scalar_properties
+from .instability import instability
 from .roots import judged, with_roots
 from .spectrum import DEGENERATE, STEP, Spectrum, spectrum_at_minimum, temperature_spectrum, unit_scale
 from .stationarity import hopeless, is_ensemble, unsettled
@@ -120,6 +122,11 @@ class Study:
             return here
         reached = [nearest_minimum(self.model, start).position for start in starts]
         return max(float(hessian_eigenvalues(self.model, position)[-1]) for position in reached)
+
+    @cached_property
+    def curved_modes(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Hessians of the examples at the minimum in the directions that curve; None where they are too dear."""
+        return curved_modes(Posterior(self.model), self.minimum.position)
 
     @cached_property
     def learning_rate(self) -> float:
@@ -288,6 +295,8 @@ class Study:
             scale=self.scale,
             least_loss=self.minimum.loss,
         )
+        if beyond := instability(self, dynamics):
+            compared = replace(compared, reason=f"{beyond}; {compared.reason}")
         self.rest_seconds = max(self.rest_seconds, time.monotonic() - ran)
         return compared
 
