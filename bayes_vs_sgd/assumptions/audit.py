@@ -137,7 +137,7 @@ def audit(
                 models.append(describe(study, label, name, equation))
             except OutOfTime:
                 missing.append(label)
-        own = next((m for m in models if repr(dynamics.factory) == "sgd" and m.dynamics == own_name(dynamics)), None)
+        own = next((m for m in models if m.dynamics == own_name(dynamics)), None)
         held += [] if own is None else [weak_error(study, dynamics, name, own)]
     tried = [] if repairs is None else repairs.tried
     said = reason(comparison, repairs) + described_by(models)

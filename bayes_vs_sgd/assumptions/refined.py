@@ -49,6 +49,8 @@ from .assumption import Assumption
 from .tails import root_size, stable_scale
 
 LEAST_SUBSTEPS = 4
+ADAPTIVE = {"adam": "Adam's equation", "rmsprop": "RMSprop's equation"}
+"""Rules with an equation of their own, and what it is called."""
 DISCRETE = 0.1
 """Share of the margin of a scale by which sub-steps may widen the sharpest mode."""
 
@@ -95,17 +97,13 @@ def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assu
     if not isinstance(dynamics.gradient, Minibatch) or dynamics.objective != "loss":
         return {}
     rate, batch, rule = float(dynamics.step_time), float(dynamics.gradient.batch_size), repr(dynamics.factory)
-    noise, hyper = GaussianNoise(batch), {k: float(v) for k, v in dynamics.hyperparameters.items()}
-    momentum, sharp = hyper.get("momentum", 0.0), next((a.value for a in held if a.name == "small learning rate"), 0.0)
+    noise, momentum = GaussianNoise(batch), float(dynamics.hyperparameters.get("momentum", 0.0))
+    sharp = next((a.value for a in held if a.name == "small learning rate"), 0.0)
     margin = study.settings.margins["log_deviation_ratio"]
     longer = substeps(sharp * edge(momentum, is_nesterov(dynamics)) / (1 - momentum), margin)  # steps of eta / (1 - mu)
     parts = substeps(sharp, margin) if is_underdamped(dynamics) else longer
-    if rule == "adam":
-        b1, b2, eps = (hyper.get(k, v) for k, v in (("b1", 0.9), ("b2", 0.999), ("eps", 1e-8)))
-        return {"Adam's equation": AdamFlow(rate, batch, b1, b2, eps, parts)}
-    if rule == "rmsprop":
-        decay, eps = hyper.get("decay", 0.9), hyper.get("eps", 1e-8)
-        return {"RMSprop's equation": RMSpropFlow(rate, batch, decay, eps, parts)}
+    if rule in ADAPTIVE:
+        return {own_name(dynamics): own_equation(dynamics, longer)}
     if rule != "sgd":
         return {}
 
@@ -125,21 +123,29 @@ def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assu
 
 
 def own_equation(dynamics: Optimizer, parts: int, noise: NoisyGradient | None = None) -> Dynamics:
-    """The equation of SGD, underdamped with heavy-ball momentum; by default with the noise of its batches.
+    """The equation of an optimiser; SGD's is underdamped with heavy-ball momentum, and by default has the noise of its batches.
 
     Nesterov's momentum, whose friction grows with the curvature, has none here, and gets the overdamped one of its time scale,
     eta / (1 - mu) a step.
     """
-    rate, momentum = float(dynamics.step_time), float(dynamics.hyperparameters.get("momentum", 0.0))
-    noise = GaussianNoise(float(dynamics.batch_size or 1)) if noise is None else noise
+    rate, batch, rule = float(dynamics.step_time), float(dynamics.batch_size or 1), repr(dynamics.factory)
+    hyper = {k: float(v) for k, v in dynamics.hyperparameters.items()}
+    if rule == "adam":
+        b1, b2, eps = (hyper.get(k, v) for k, v in (("b1", 0.9), ("b2", 0.999), ("eps", 1e-8)))
+        return AdamFlow(rate, batch, b1, b2, eps, parts)
+    if rule == "rmsprop":
+        return RMSpropFlow(rate, batch, hyper.get("decay", 0.9), hyper.get("eps", 1e-8), parts)
+    momentum = hyper.get("momentum", 0.0)
+    noise = GaussianNoise(batch) if noise is None else noise
     if is_underdamped(dynamics):
         return MomentumFlow(rate, momentum, noise, parts)
     return StochasticGradientFlow(rate / (1 - momentum), noise, parts)
 
 
 def own_name(dynamics: Optimizer) -> str:
-    """What the equation with the noise of SGD's batches is called."""
-    return "underdamped, anisotropic" if is_underdamped(dynamics) else "anisotropic Langevin"
+    """What the equation of an optimiser, with the noise of its batches, is called."""
+    plain = "underdamped, anisotropic" if is_underdamped(dynamics) else "anisotropic Langevin"
+    return ADAPTIVE.get(repr(dynamics.factory), plain)
 
 
 def is_nesterov(dynamics: Optimizer) -> bool:
@@ -180,7 +186,7 @@ def describe(study: Study, name: str, plain: str, dynamics: Dynamics) -> Descrip
     """Run a model as long as the run it stands for, from the same law, and compare the two."""
     tree, _ = study.trees[plain]
     num_steps = int(tree.attrs["num_steps"])
-    study.own[name] = Walk(dynamics, longer=max(num_steps // study.settings.num_steps, 1))
+    study.own[name] = Walk(dynamics, longer=max(round(num_steps / study.settings.num_steps), 1))
     other = study.ensemble(name, dynamics, study.target(study.scale), deadline=0.0)
     return Description(name, dynamics.settings, *agreement(study, tree, other))
 
