@@ -232,11 +232,15 @@ def over_the_law(study: Study, tree: xr.DataTree, dynamics: Optimizer, place: lo
         found.append(path.fluctuation_dissipation(target, gradient, rate, path.ended(tree), study.seed))
         if study.model.num_parameters <= MOST_PATHS:
             paths = path.continued(dynamics, target, tree, study.seed + 3)
-            found.append(path.anomalous_diffusion(paths, place, rate))
-            found += [path.current(paths, place, rate)] if len(place.modes()[0]) > 1 else []
-            shaken = shaken_directions(place)
-            found += [entropy_production(paths, shaken, study.seed)] if shaken.shape[1] > 1 else []
+            found += of_paths(paths, place, rate, study.seed) if len(paths) >= ENSEMBLE else []
     return found
+
+
+def of_paths(paths: np.ndarray, place: local.Local, rate: float, seed: int) -> list[Assumption]:
+    """What successive positions say."""
+    found, shaken = [path.anomalous_diffusion(paths, place, rate)], shaken_directions(place)
+    found += [path.current(paths, place, rate)] if len(place.modes()[0]) > 1 else []
+    return [*found, entropy_production(paths, shaken, seed)] if shaken.shape[1] > 1 else found
 
 
 def is_plain(dynamics: Optimizer) -> bool:
