@@ -261,7 +261,7 @@ class Place:
     ) -> dict:
         """Verdict of a cell: every other seed beside the posterior at the temperature fitted to the rest."""
         other = xr.DataTree.from_dict({"posterior": reference})
-        tree, other = (with_roots(run, self.chosen, self.least_loss) for run in (tree, other))
+        tree, other = with_roots(self.chosen, self.least_loss, tree, other)
         effects = observed_effects(tree, other, judged(self.chosen), tested, MARGINS)
         effects += log_temperatures(terms, self.chosen, tested, fitted, MARGINS, False)
         worst = max(effects, key=lambda e: abs(e.value) / e.margin)

@@ -417,7 +417,7 @@ def test_the_weak_error_halves_with_the_learning_rate(load, eta, holds):
     error = next(e.standard_error for e in made.effects if e.kind == "log_deviation_ratio")
     exact, kept = -np.log(1 - eta / 2) / 2, np.log(1 - eta / 2 / equation.substeps) / 2
     assert_mean(found.value, error, expected=exact + kept, detects=0.07)
-    assert "log sd ratio" in found.note
+    assert "log deviation ratio" in found.note
     if not holds:
         half, spread = (float(x) for x in re.findall(r"rate ([+-][0-9.]+) ± ([0-9.]+)", found.note)[0])
         halved = (-np.log(1 - eta / 4) + np.log(1 - eta / 4 / (equation.substeps // 2))) / 2

@@ -70,13 +70,16 @@ def test_roots_are_above_the_least_loss_and_monotone():
     tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": xr.Dataset()})
     tree.attrs["manifest"] = "kept"
     chosen = {name: item for name, item in available(bvs.load_model(PRODUCT)).items() if name in draws}
-    found = with_roots(tree, chosen, 1.0)
+    (found,) = with_roots(chosen, -9.0, tree)
     assert list(judged(chosen)) == ["root_excess_loss", "root_total_norm"]
-    np.testing.assert_allclose(found["posterior"]["root_excess_loss"], [[0.0, 2**0.5, 3.0, -1.0]])
+    np.testing.assert_allclose(found["posterior"]["root_excess_loss"], [[10**0.5, 12**0.5, 19**0.5, 3.0]])
     np.testing.assert_allclose(found["posterior"]["root_total_norm"], [[0.0, 1.0, 2.0, 3.0]])
     np.testing.assert_allclose(found["posterior"]["loss"], draws["loss"])
     assert found.attrs["manifest"] == "kept"
     assert "root_total_norm" not in tree["posterior"]
+    saddle, other = with_roots(chosen, 1.0, tree, found)
+    for run in (saddle, other):  # the draws know better
+        np.testing.assert_allclose(run["posterior"]["root_excess_loss"], np.sqrt(draws["loss"]))
 
 
 @pytest.mark.law

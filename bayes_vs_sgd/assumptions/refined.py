@@ -194,6 +194,7 @@ def describe(study: Study, name: str, plain: str, dynamics: Dynamics) -> Descrip
 def agreement(study: Study, tree: xr.DataTree, other: xr.DataTree) -> tuple[list[Effect], str]:
     """Effects between the laws of two ensembles at their ends, and the verdict."""
     effects: list[Effect] = []
+    tree, other = study.judged(tree, other)
     for label, item in judged(study.chosen).items():
         effects += location_and_scale(
             label, str(item.group), law(tree, label), law(other, label), study.settings.margins

@@ -174,8 +174,8 @@ def compare(
         least_loss = reference_point(target.model, target.center).loss
     shown, names = judged(chosen), list(judged(chosen))
     _, kept = final_positions(tree)
-    tree = with_roots(tree, chosen, least_loss)
-    reference = None if reference is None else with_roots(reference, chosen, least_loss)
+    tree, *others = with_roots(chosen, least_loss, tree, *([] if reference is None else [reference]))
+    reference = others[0] if others else None
     lost = int((~kept).sum())
     ensemble = is_ensemble(tree)
     tested = np.flatnonzero(kept)[seeds]

@@ -128,7 +128,10 @@ class Sample:
 def location_and_scale(
     name: str, group: str, sample: Sample, reference: Sample, margins: Margins = MARGINS
 ) -> list[Effect]:
-    """Difference of location, in the reference's spread, and log ratio of spreads, of a sample against a reference."""
+    """Difference of location, in the reference's spread, and log ratio of spreads, of a sample against a reference.
+
+    Of a law of two values the mean alone.
+    """
     heavy = heavy_tailed(sample, reference)
     (place, psi_place), (_, _), (scale, psi_scale) = (s() for s in statistics_of(sample, heavy))
     (place_0, psi_place_0), (unit_0, psi_unit_0), (scale_0, psi_scale_0) = (
@@ -144,7 +147,14 @@ def location_and_scale(
     )
     ratio = max(scale - scale_0, np.log(1e-6))
     ratio_error = np.hypot(mean_error(psi_scale, sample.independent), mean_error(psi_scale_0, reference.independent))
-    return _pair(name, group, heavy, (shift, shift_error), (ratio, ratio_error), margins)
+    return _pair(name, group, heavy, (shift, shift_error), (ratio, ratio_error), margins)[
+        : 1 if two_valued(sample, reference) else 2
+    ]
+
+
+def two_valued(sample: Sample, reference: Sample) -> bool:
+    """Whether an event is observed, of which the rate is all there is."""
+    return np.unique(np.concatenate([sample.values.ravel(), reference.values.ravel()])).size <= 2
 
 
 def heavy_tailed(sample: Sample, reference: Sample) -> bool:
@@ -175,7 +185,8 @@ def drift(name: str, before: np.ndarray, after: np.ndarray, margins: Margins = M
     shift_error = mean_error((psi_place.mean(axis=1) - psi_place_0.mean(axis=1)) / np.exp(unit), True)
     ratio_error = mean_error(psi_scale.mean(axis=1) - psi_scale_0.mean(axis=1), True)
     shift, ratio = (place - place_0) / np.exp(unit), scale - scale_0
-    return _pair(name, "drift", heavy, (shift, shift_error), (ratio, ratio_error), margins)
+    pair = _pair(name, "drift", heavy, (shift, shift_error), (ratio, ratio_error), margins)
+    return pair[: 1 if two_valued(early, late) else 2]
 
 
 def _pair(name: str, group: str, heavy: bool, *values_and_margins: Any) -> list[Effect]:

@@ -5,7 +5,8 @@ singular minima, kurtosis 15 and more, so that 2,000 seeds cannot tell their spr
 
 .. math:: r = \mathrm{sign}(x - x_0) \sqrt{|x - x_0|},
 
-x_0 the least loss, or 0. It is monotone, so nothing of the law is lost.
+x_0 the least loss, or 0. It is monotone, so nothing of the law is lost. Where draws find less than the loss at the optimum,
+which may be a saddle of the empirical loss, it is theirs.
 """
 
 from collections.abc import Mapping
@@ -30,12 +31,17 @@ def judged(chosen: Mapping[str, Observable]) -> dict[str, Observable]:
     return {judged_name(name, item): item for name, item in chosen.items()}
 
 
-def with_roots(tree: xr.DataTree, chosen: Mapping[str, Observable], least_loss: float) -> xr.DataTree:
-    """Run that has the roots of the squares among some observables beside its other draws."""
-    draws = tree["posterior"].to_dataset()
-    squares = {name: item for name, item in chosen.items() if item.squared and name in draws}
-    above = {name: draws[name] - (least_loss if name == "loss" else 0.0) for name in squares}
-    found = {judged_name(name, squares[name]): np.sign(x) * np.abs(x) ** 0.5 for name, x in above.items()}
-    joined = tree.copy()
-    joined["posterior"] = xr.DataTree(draws.assign(found))
-    return joined
+def with_roots(chosen: Mapping[str, Observable], least_loss: float, *trees: xr.DataTree) -> list[xr.DataTree]:
+    """Runs that have the roots of the squares among some observables beside their other draws, all above one least loss."""
+    draws = [tree["posterior"].to_dataset() for tree in trees]
+    losses = [float(d["loss"].min()) for d in draws if "loss" in d]  # those that are not finite are left out
+    least = {"loss": min([least_loss, *losses])}
+    found = []
+    for tree, values in zip(trees, draws, strict=True):
+        above = {
+            name: values[name] - least.get(name, 0.0) for name in chosen if chosen[name].squared and name in values
+        }
+        roots = {judged_name(name, chosen[name]): np.sign(x) * np.abs(x) ** 0.5 for name, x in above.items()}
+        found.append(tree.copy())
+        found[-1]["posterior"] = xr.DataTree(values.assign(roots))
+    return found

@@ -215,16 +215,16 @@ class Study:
             mixes=self.mixes,
         )
         self.mixes = self.mixes and not of_particles(found)
-        return self.judged(found)
+        return found
 
-    def judged(self, tree: xr.DataTree) -> xr.DataTree:
-        """A run with all that is compared of it."""
-        return with_roots(tree, self.chosen, self.minimum.loss)
+    def judged(self, *trees: xr.DataTree) -> list[xr.DataTree]:
+        """Runs with all that is compared of them."""
+        return with_roots(self.chosen, self.minimum.loss, *trees)
 
     def ensemble(self, name: str, dynamics: Dynamics, target: Posterior, deadline: float) -> xr.DataTree:
         """Independent runs, their steps doubled until stationary, or as long as the deadline allows."""
         if name in self.given:
-            return self.judged(from_positions(self.positions[name], target, name, self.observables))
+            return from_positions(self.positions[name], target, name, self.observables)
         walk = self.own.get(name, Walk(dynamics))
         shortest = self.settings.num_steps * walk.longer
         start: dict[str, Any] = (
@@ -240,7 +240,7 @@ class Study:
             if np.isfinite(self.until):
                 self._check_time(partial(simulate, dynamics, target, **shared, **lengths), num_steps)
             tree = simulate(dynamics, target, **shared, **lengths)
-            tree = self.judged(whole(tree))
+            (tree,) = self.judged(whole(tree))
             moving = unsettled(tree, list(judged(self.chosen)), self.settings.margins)
             left = (deadline - time.monotonic()) * tree.attrs.get("steps_per_second", np.inf)
             if not moving or num_steps >= shortest * 2**MAX_DOUBLINGS or left < num_steps:
@@ -278,6 +278,8 @@ class Study:
         if fitting and fitted is not None and fitted > 0:
             used, seeds, chosen = float(f"{fitted:.4g}"), slice(1, None, 2), True
         found = None if self.settings.reference == "none" else self.reference(used, name)
+        tree, *others = self.judged(tree, *([] if found is None else [found]))
+        found = others[0] if others else None
         self.trees[name] = (tree, found)
         num_examples = self.model.num_examples
         temperature = {"theory": theory, "fitted": fitted, "fitted_standard_error": error, "used": used}
