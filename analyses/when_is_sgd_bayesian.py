@@ -55,7 +55,7 @@ MODELS = HERE.parent / "models"
 RATES, BATCHES = (0.1, 0.2, 0.4), (4, 16)
 """Learning rates times the sharpness, and batch sizes."""
 GRID = [(rate, batch) for batch in BATCHES for rate in RATES]
-FEWER = 4
+FEWER = 2
 """Times fewer seeds of networks with depth, of which each costs as much more and differs by more."""
 MOMENTUM = 0.9
 RELAXATIONS = 10

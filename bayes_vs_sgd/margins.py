@@ -2,13 +2,31 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 Margins = Mapping[str, float]
+INSIDE, OUTSIDE, OPEN = "inside", "outside", "open"
 
 
-def margins(location: float = 0.2, scale: float = 0.1, temperature: float = 0.2) -> Margins:
-    """Margins by kind of effect: in sd of the reference, or in logarithm."""
+def margins(
+    location: float = 0.2,
+    scale: float = 0.1,
+    temperature: float = 0.2,
+    distance: float = 0.2,
+    variation: float = 0.1,
+    odds: float = 1.5,
+) -> Margins:
+    """Margins by kind of effect: in sd of the reference, or in logarithm; of the odds a ratio is given."""
     kinds = {"mean": location, "median": location, "log_deviation_ratio": scale, "log_mad_ratio": scale}
-    return kinds | {"log_temperature": temperature}
+    kinds |= {"log_temperature": temperature, "wasserstein": distance, "total_variation": variation}
+    return kinds | {"log_odds": float(np.log(odds))}
+
+
+def place(low: float, high: float, margin: float) -> str:
+    """Where an interval of an effect lies: inside its margin, outside it, or across it."""
+    if -margin < low and high < margin:
+        return INSIDE
+    return OUTSIDE if low > margin or high < -margin else OPEN
 
 
 MARGINS = margins()

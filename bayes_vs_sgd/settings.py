@@ -33,11 +33,18 @@ class Ensemble:
     """Difference of the logarithm of the spread that does not matter."""
     margin_temperature: float = 0.2
     """Difference of the logarithm of a temperature that does not matter."""
+    margin_distance: float = 0.2
+    """Wasserstein distance that does not matter, in sd of the posterior; it has no part in the verdict."""
+    margin_variation: float = 0.1
+    """Total variation that does not matter; it has no part in the verdict."""
+    margin_odds: float = 1.5
+    """Ratio of the odds of a property that does not matter; it has no part in the verdict."""
 
     @property
     def margins(self) -> Margins:
         """Margins by kind of effect."""
-        return margins(self.margin_location, self.margin_scale, self.margin_temperature)
+        to_laws = (self.margin_location, self.margin_scale, self.margin_temperature)
+        return margins(*to_laws, self.margin_distance, self.margin_variation, self.margin_odds)
 
 
 @dataclass(frozen=True)

@@ -273,13 +273,14 @@ def test_a_map_that_is_killed_goes_on_without_losing_a_cell(tmp_path):
 @pytest.mark.exact
 def test_the_map_has_the_temperatures_that_theory_gives_and_batches_are_bayesian_in_one_layer_alone():
     """Equal curvatures: T/T0 = 1 / (1 - eta h q/2), q = 1 + (d - 1)/B for batches of B, 1 for noise of one size."""
-    cells = json.loads((ANALYSES[0].parent / "when_is_sgd_bayesian.json").read_text())
-    assert len(cells) == 5 * 7 * 6
+    found = json.loads((ANALYSES[0].parent / "when_is_sgd_bayesian.json").read_text())
+    cells = found["cells"]
+    assert len(cells) == 5 * 13 * 6
     equal, others = (
         [c for c in cells if (c["network"] == "one layer, equal curvatures") == wanted] for wanted in (True, False)
     )
-    of_batches = ("SGD", "Gaussian noise, same covariance", "isotropic noise, same trace")
-    known = [c for c in equal if c["kind"] in (*of_batches, "isotropic noise of one size", "label noise")]
+    of_batches = ("SGD, batches", "SGD, Gaussian noise", "SGD, isotropic noise")
+    known = [c for c in equal if c["kind"] in (*of_batches, "SGD, isotropic noise of one size", "SGD, label noise")]
     assert len(known) == 30
     for c in known:
         factor = 1 + 3 / c["batch"] if c["kind"] in of_batches else 1

@@ -11,6 +11,7 @@ from bayes_vs_sgd.comparison.distances import total_variation, wasserstein
 from bayes_vs_sgd.comparison.effects import Sample
 from bayes_vs_sgd.comparison.events import event_odds
 from bayes_vs_sgd.comparison.patterns import patterns
+from bayes_vs_sgd.margins import MARGINS
 
 pytestmark = pytest.mark.law
 
@@ -23,6 +24,9 @@ def test_wasserstein_of_a_shift_is_the_shift(shift):
     sample = Sample(3 * (rng.normal(size=(2000, 1)) + shift), True)
     found = wasserstein("x", sample, reference)
     assert_mean(found.value, found.standard_error, expected=shift, detects=0.35)
+    assert found.place == "outside"
+    assert wasserstein("x", sample, reference, MARGINS | {"wasserstein": shift + 1}).place == "inside"
+    assert wasserstein("x", sample, reference, MARGINS | {"wasserstein": found.value}).place == "open"
     with planted_bug():
         assert_mean(3 * found.value, found.standard_error, expected=shift, detects=0.35)
 
@@ -36,6 +40,10 @@ def test_total_variation_of_normal_laws_is_reached_by_the_classifier():
     exact = 2 * scipy.stats.norm.cdf(delta / 2) - 1
     assert_mean(found.value, found.standard_error, expected=exact, detects=0.12)
     assert found.lower_bound < exact
+    assert found.place == "outside"
+    assert (
+        total_variation(sample, reference, True, MARGINS | {"total_variation": 1.0}).place == "open"
+    )  # a bound shows no match
     with planted_bug():  # the accuracy in the place of twice it less one
         assert_mean((1 + found.value) / 2, found.standard_error, expected=exact, detects=0.12)
 
@@ -85,6 +93,8 @@ def test_odds_of_a_property_are_those_of_the_laws():
     assert_mean(found.log_odds_ratio, error, expected=exact, detects=0.3)
     with planted_bug():  # the ratio of the probabilities in the place of that of their odds
         assert_mean(np.log(found.probability / found.reference_probability), error, expected=exact, detects=0.3)
+    assert found.place == "outside"
+    assert event_odds(["g"], [reference], [reference])[0].place == "inside"
     assert event_odds(["g"], [reference], [Sample(np.zeros((4, 10)), False)]) == []
 
 

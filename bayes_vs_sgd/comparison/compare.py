@@ -229,9 +229,9 @@ def compare(
         verdict=verdict,
         reason=why,
         seeds_needed=rules.seeds_needed(effects, len(tested)) if verdict in rules.OPEN else None,
-        distances=() if beside is None else distances(tree, beside, names, tested),
+        distances=() if beside is None else distances(tree, beside, names, tested, margins),
         patterns=() if beside is None else patterns(kinds, *_samples(tree, beside, kinds, tested)),
-        odds=() if gate or beside is None else event_odds(events, *_samples(tree, beside, events, tested)),
+        odds=() if gate or beside is None else event_odds(events, *_samples(tree, beside, events, tested), margins),
         held_out=None if gate or reference is None else held_out_prediction(tree, reference, target),
     )
 
@@ -247,14 +247,16 @@ def observed_effects(
     return found
 
 
-def distances(tree: xr.DataTree, reference: xr.DataTree, names: list[str], tested: np.ndarray) -> list[Distance]:
+def distances(
+    tree: xr.DataTree, reference: xr.DataTree, names: list[str], tested: np.ndarray, margins: Margins = MARGINS
+) -> list[Distance]:
     """Total variation over the primary observables together, at least, and Wasserstein's distance of each."""
     ours, theirs = _samples(tree, reference, names, tested)
-    found = [wasserstein(name, *pair) for name, *pair in zip(names, ours, theirs, strict=True)]
+    found = [wasserstein(name, a, b, margins) for name, a, b in zip(names, ours, theirs, strict=True)]
     if min(len(tested), len(theirs[0].values)) < 4:  # the classifier learns on half of the chains
         return found
     our_draws, their_draws = (np.stack([s.values for s in side], axis=-1) for side in (ours, theirs))
-    return [total_variation(our_draws, their_draws, ours[0].independent), *found]
+    return [total_variation(our_draws, their_draws, ours[0].independent, margins), *found]
 
 
 def _recorded(name: str, *trees: xr.DataTree) -> bool:

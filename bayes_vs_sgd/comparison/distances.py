@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ..diagnostics import finite_or_none, mean_error
+from ..margins import MARGINS, Margins, place
 from .effects import LEVEL, Sample
 
 BLOCKS = 20
@@ -25,23 +26,34 @@ BLOCKS = 20
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance, its standard error, and its lower 95 % bound."""
+    """A distance, its standard error, its lower 95 % bound, and the margin that its 90 % interval is held against.
+
+    What is itself ``a_bound`` from below is never inside.
+    """
 
     name: str
     value: float
     standard_error: float
+    margin: float
+    a_bound: bool = False
 
     @property
     def lower_bound(self) -> float:
         """What the distance is at least; 0 where nothing is seen."""
         return max(self.value - float(stats.norm.ppf(1 - LEVEL)) * self.standard_error, 0.0)
 
+    @property
+    def place(self) -> str:
+        """Whether the distance is inside its margin, outside it, or neither is shown."""
+        half = float(stats.norm.ppf(1 - LEVEL)) * self.standard_error
+        return place(self.value - half, np.inf if self.a_bound else self.value + half, self.margin)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return finite_or_none(asdict(self) | {"lower_bound": self.lower_bound})
+        return finite_or_none(asdict(self) | {"lower_bound": self.lower_bound, "place": self.place})
 
 
-def wasserstein(name: str, sample: Sample, reference: Sample) -> Distance:
+def wasserstein(name: str, sample: Sample, reference: Sample, margins: Margins = MARGINS) -> Distance:
     """W1 in sd of the reference; its error by leaving out blocks of seeds and whole chains."""
     unit = max(float(reference.values.std()), np.finfo(float).tiny)
     everything = sample.values.ravel(), reference.values.ravel()
@@ -54,10 +66,11 @@ def wasserstein(name: str, sample: Sample, reference: Sample) -> Distance:
 
     ours = [distance(values, everything[1]) for values in _without_blocks(sample)]
     theirs = [distance(everything[0], values) for values in _without_blocks(reference)]
-    return Distance(name, distance(*everything), float(np.sqrt(variance(ours) + variance(theirs))))
+    error = float(np.sqrt(variance(ours) + variance(theirs)))
+    return Distance(name, distance(*everything), error, margins["wasserstein"])
 
 
-def total_variation(sample: NDArray, reference: NDArray, independent: bool) -> Distance:
+def total_variation(sample: NDArray, reference: NDArray, independent: bool, margins: Margins = MARGINS) -> Distance:
     """Lower bound of the total variation between observables (item, draw, p) and (chain, draw, p)."""
     shares, variances = [], []
     for part in (0, 1):
@@ -65,7 +78,8 @@ def total_variation(sample: NDArray, reference: NDArray, independent: bool) -> D
         counted = [(_denser(x[1 - part :: 2], *learned), own) for x, own in ((sample, independent), (reference, False))]
         shares.append(counted[0][0].mean() - counted[1][0].mean())
         variances.append(sum(mean_error(inside, own) ** 2 for inside, own in counted))
-    return Distance("total variation", float(np.mean(shares)), float(np.sqrt(np.sum(variances))) / 2)
+    error = float(np.sqrt(np.sum(variances))) / 2
+    return Distance("total variation", float(np.mean(shares)), error, margins["total_variation"], a_bound=True)
 
 
 def _without_blocks(sample: Sample) -> list[NDArray]:

@@ -12,7 +12,7 @@ import xarray as xr
 from scipy import stats
 
 from ..diagnostics import finite_or_none, mean_error
-from ..margins import MARGINS, Margins
+from ..margins import INSIDE, MARGINS, Margins, place
 
 HEAVY_TAILS = 20.0
 """Above this kurtosis, as where the variance may be infinite, medians and median absolute deviations are compared."""
@@ -39,8 +39,7 @@ class Effect:
     @property
     def inside(self) -> bool:
         """Whether the interval lies within the margin."""
-        low, high = self.interval
-        return bool(-self.margin < low and high < self.margin)
+        return place(*self.interval, self.margin) == INSIDE
 
     @property
     def p_outside(self) -> float:

@@ -7,7 +7,7 @@ posterior's share beyond it where both laws are alike.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 
 from ..diagnostics import finite_or_none
 from ..estimate import log_odds_ratio, share_with_interval
+from ..margins import MARGINS, Margins, place
 from ..model import Model
 from .effects import Sample
 
@@ -34,10 +35,16 @@ class EventOdds:
     reference_interval: tuple[float, float]
     log_odds_ratio: float | None
     log_odds_interval: tuple[float, float]
+    margin: float
+
+    @cached_property
+    def place(self) -> str:
+        """Whether the log of the ratio is inside its margin, outside it, or neither is shown."""
+        return place(*self.log_odds_interval, self.margin)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return finite_or_none(asdict(self))
+        return finite_or_none(asdict(self) | {"place": self.place})
 
 
 def scalar_properties(model: Model) -> list[str]:
@@ -51,7 +58,9 @@ def scalar_properties(model: Model) -> list[str]:
     return [name for name, item in model.properties.items() if real(item)]
 
 
-def event_odds(names: Sequence[str], ours: Sequence[Sample], theirs: Sequence[Sample]) -> list[EventOdds]:
+def event_odds(
+    names: Sequence[str], ours: Sequence[Sample], theirs: Sequence[Sample], margins: Margins = MARGINS
+) -> list[EventOdds]:
     """Odds of each property; one that is not finite everywhere, or constant under the reference, is left out."""
     found = []
     for name, sample, reference in zip(names, ours, theirs, strict=True):
@@ -61,7 +70,6 @@ def event_odds(names: Sequence[str], ours: Sequence[Sample], theirs: Sequence[Sa
             continue
         threshold = float(np.quantile(reference.values, TENTH))
         (share, interval), (other, its) = (share_with_interval(x.values, threshold) for x in (sample, reference))
-        found.append(
-            EventOdds(name, threshold, share, interval, other, its, *log_odds_ratio(share, interval, other, its))
-        )
+        ratio = log_odds_ratio(share, interval, other, its)
+        found.append(EventOdds(name, threshold, share, interval, other, its, *ratio, margins["log_odds"]))
     return found

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -151,6 +152,7 @@ def comparison_page(
         forests=forests,
         by_margin=svg(margin_figure(judged), "Verdict of each dynamics by how wide the margins are") if judged else "",
         kinds=svg(pattern_figure(kinds), "Probability of each kind of function by dynamics") if kinds else "",
+        odds_margin=np.exp(study.settings.margins["log_odds"]),
         properties=list(dict.fromkeys(entry.property for c in comparisons for entry in c.odds)),
         **law_figures(study, [c for c in judged if c.reference is not None]),
         notes=legend(comparisons).split("\n") if comparisons else [],

@@ -15,6 +15,7 @@ from ..comparison.effects import Effect
 from ..comparison.embedding import GlobalTest
 from ..comparison.events import EventOdds
 from ..comparison.spectrum import Spectrum
+from ..margins import INSIDE, OUTSIDE, place
 from ..observables import GROUPS
 
 COLOURS = {"match": "green", "match-within-margins": "green", "mismatch": "red"}
@@ -31,7 +32,7 @@ def comparison_table(comparisons: Sequence[Comparison], controls: Sequence[Contr
             name = c.dynamics if index == 0 else ""
             span = f"{e.value:+.2f} [{low:+.2f}, {high:+.2f}]"
             last = index == len(c.effects) - 1
-            effects.add_row(name, e.observable, KINDS[e.kind], span, f"{e.margin:g}", place(e), end_section=last)
+            effects.add_row(name, e.observable, KINDS[e.kind], span, f"{e.margin:g}", place_of(e), end_section=last)
     title = "Is its law the tempered posterior?"
     verdicts = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("dynamics", "function", "geometry", "off data", "steps", "beta", "theory", "excess loss"):
@@ -115,8 +116,8 @@ def odds_ratio(found: EventOdds | None) -> str:
         return "-"
     low, high = np.exp(found.log_odds_interval)
     if found.log_odds_ratio is None:
-        return f"at most {high:.2g}" if np.isfinite(high) else f"at least {low:.2g}"
-    return f"{np.exp(found.log_odds_ratio):.3g} ({low:.3g} .. {high:.3g})"
+        return (f"at most {high:.2g}" if np.isfinite(high) else f"at least {low:.2g}") + f", {found.place}"
+    return f"{np.exp(found.log_odds_ratio):.3g} ({low:.3g} .. {high:.3g}), {found.place}"
 
 
 TESTS = {"mmd": "observables (MMD)", "stein": "Stein identities", "ksd": "positions (KSD)"}
@@ -178,12 +179,10 @@ def used_beta(comparison: Comparison) -> str:
     return f"{number(used)} ± {number(beta['fitted_standard_error'], 1)}"
 
 
-def place(effect: Effect) -> Text:
-    """Where an effect's interval lies: inside its margin, outside it, or across it."""
-    low, high = effect.interval
-    if effect.inside:
-        return Text("inside", "green")
-    return Text("outside", "red") if low > effect.margin or high < -effect.margin else Text("open", "yellow")
+def place_of(effect: Effect) -> Text:
+    """Where an effect's interval lies."""
+    where = place(*effect.interval, effect.margin)
+    return Text(where, {INSIDE: "green", OUTSIDE: "red"}.get(where, "yellow"))
 
 
 KINDS = {
