@@ -18,7 +18,7 @@ import bayes_vs_sgd as bvs
 from bayes_vs_sgd import tempered
 from bayes_vs_sgd.curvature import reference_point
 from bayes_vs_sgd.estimate import binomial_interval, differ
-from bayes_vs_sgd.report.robustness import robustness_page
+from bayes_vs_sgd.report.robustness import robustness_page, robustness_rows
 from bayes_vs_sgd.robustness import methods
 from bayes_vs_sgd.robustness.particles import Tilted, replicates
 from bayes_vs_sgd.robustness.result import rounded
@@ -383,6 +383,26 @@ def test_the_verb_writes_its_answer_and_its_page(tmp_path, monkeypatch, capsys):
     page = Path("run/robustness.html").read_text()
     assert answer["words"].replace(">", "&gt;") in page
     assert page.count('<svg role="img" aria-label="') == 1
+
+
+@pytest.mark.exact
+def test_unsafe_members_are_put_beside_the_checkpoint(x64):
+    """Losses (w - y)^2 / 2 + log(2 pi) / 2 of members and of the checkpoint, in the answer and in the rows; without one none."""
+    model = own(swing).at({"w": -0.25}, "mine.npz")
+    found = bvs.robustness(model, threshold=0.5, inverse_temperature=0.0, **FEW)
+
+    def loss(w):
+        return w**2 / 2 + np.log(2 * np.pi) / 2
+
+    assert (found.center.source, found.center.value) == ("mine.npz", 0.25)
+    assert found.center.loss == pytest.approx(loss(0.25))
+    assert found.to_json()["center"] == {"source": "mine.npz", "value": 0.25, "loss": found.center.loss}
+    assert [member.loss for member in found.members] == pytest.approx([loss(m.value) for m in found.members])
+    rows = dict(robustness_rows(found))
+    assert rows["mine.npz"] == "swing 0.25, loss 0.950189"
+    assert rows["unsafe member 1"].endswith(", at mine.npz 0.950189, at the minimum 0.918939")
+    without = bvs.Model(own(swing).program.function, own(swing).data, properties={"swing": swing})
+    assert bvs.robustness(without, threshold=0.5, inverse_temperature=0.0, **FEW).center is None
 
 
 @pytest.mark.smoke

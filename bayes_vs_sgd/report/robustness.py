@@ -48,8 +48,12 @@ def robustness_rows(found: Robustness) -> list[tuple[str, str]]:
     rows.append(
         ("method", f"{found.method}{k}{supported}, {found.num_gradients:,.3g} example gradients, {found.seconds:.0f} s")
     )
+    beside = f"at the minimum {found.least_loss:.6g}"
+    if found.center is not None:
+        rows.append((found.center.source, f"{found.property} {found.center.value:.4g}, loss {found.center.loss:.6g}"))
+        beside = f"at {found.center.source} {found.center.loss:.6g}, {beside}"
     for number, member in enumerate(found.members, start=1):
-        more = f"loss {member.loss:.6g}, at the minimum {found.least_loss:.6g}"
+        more = f"loss {member.loss:.6g}, {beside}"
         rows.append((f"unsafe member {number}", f"{found.property} {member.value:.4g}, {more}"))
     if "retrained" in found.settings:
         rows.append(("SGD trained again", f"without {found.settings['retrained']:g} examples, one at a time"))

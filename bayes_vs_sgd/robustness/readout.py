@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..curvature import loss_and_gradient
+from ..model import Model
 from ..posterior import Posterior
 from ..store import write_arrays
 from .properties import Property
-from .result import Curve, Member
+from .result import Center, Curve, Member
 from .tilt import Pool
 
 NUM_MEMBERS, NUM_THRESHOLDS = 5, 60
@@ -39,6 +40,15 @@ def survival(pools: list[Pool], threshold: float, exact: Callable[[float], float
 def support(pools: list[Pool], threshold: float) -> float:
     """Draws beyond a threshold; weighted ones as many as would tell as much, (sum w)^2 / sum w^2."""
     return float(sum(pool.beyond(np.array([threshold]))[1][0] for pool in pools))
+
+
+def center(model: Model, item: Property) -> Center | None:
+    """Property and loss at the checkpoint that was given, or at the model's optimum."""
+    if model.optimum is None:
+        return None
+    position = model.unconstrain(model.optimum)
+    loss = float(loss_and_gradient(model, position)[0])
+    return Center(model.facts.get("center", "the optimum"), float(item(model, model.constrain(position))), loss)
 
 
 def members(target: Posterior, item: Property, unsafe: np.ndarray, key: int, folder: Path | None) -> list[Member]:

@@ -41,6 +41,15 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Center:
+    """What the members are put beside: the file of a checkpoint, or the model's optimum; property and loss there."""
+
+    source: str
+    value: float
+    loss: float
+
+
+@dataclass(frozen=True)
 class Robustness:
     """How likely a property exceeds its threshold under a law.
 
@@ -69,6 +78,8 @@ class Robustness:
         Independent draws beyond the threshold, of weighted ones as many as would tell as much.
     least_loss
         Loss at the minimum, beside which that of the members is put.
+    center
+        The checkpoint or optimum, beside which the members are put too; None where the model names none.
     members
         Some positions of the law at which g > c; in the run folder's ``members.npz`` too, where those that are large are alone.
     num_gradients, seconds
@@ -106,6 +117,7 @@ class Robustness:
     influence: list[Influence] | None = None
     against: Odds | None = None
     note: str | None = None
+    center: Center | None = None
 
     def in_words(self) -> str:
         """One sentence."""

@@ -27,7 +27,7 @@ from .matching import matched_temperature
 from .methods import NUM_PARTICLES, Job, Part, by_draws, by_particles, by_splitting, by_staying
 from .odds import loss_gap, odds_against
 from .properties import Property
-from .readout import members, support, survival
+from .readout import center, members, support, survival
 from .result import COMPONENTS, Robustness
 from .retraining import retrained
 from .training import ends, ensemble
@@ -159,6 +159,7 @@ def under(
         trusted=not found.warnings,
         warnings=found.warnings,
         influence=influence,
+        center=center(model, item),
         note=COMPONENTS if chosen.law == "sublevel" else None,
     )
     return whole, found.parts
