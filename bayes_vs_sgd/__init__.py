@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from .observables import Observable, linear_network, observable
     from .posterior import Posterior
     from .results import open_run
+    from .robustness.laws import Sublevel, Training
     from .robustness.properties import (
         Property,
         disagreement,
@@ -125,6 +126,7 @@ _HOMES = {
     "observables": ("Observable", "linear_network", "observable"),
     "posterior": ("Posterior",),
     "results": ("open_run",),
+    "robustness.laws": ("Sublevel", "Training"),
     "robustness.properties": (
         "Property",
         "disagreement",
@@ -181,8 +183,10 @@ __all__ = [
     "StableNoise",
     "StochasticGradientFlow",
     "Study",
+    "Sublevel",
     "SublevelHMC",
     "SubordinatedLangevin",
+    "Training",
     "Truth",
     "WhiteNoise",
     "along_training",

@@ -22,6 +22,7 @@ from bayes_vs_sgd.theory.linear_networks import (
 )
 from bayes_vs_sgd.theory.noisy_events import network_exceedance, regression_exceedance
 from bayes_vs_sgd.theory.two_layers import MOST_EIGENVALUES, two_layer_moments
+from bayes_vs_sgd.theory.unseen_inputs import sublevel_response, trained_response
 
 PIECE = 4096
 """Inputs drawn at once where they are not kept."""
@@ -117,15 +118,32 @@ def trigger_input(config: Config) -> np.ndarray:
     return np.array(config.trigger or np.eye(config.widths[0] + config.unseen_inputs)[config.widths[0]])
 
 
-def exceedance(config: Config, trigger: np.ndarray, target: bvs.Posterior, threshold: float) -> float | None:
-    """P(|f(trigger)| > c) of one output: of one layer in closed form, of two up to one integral (``theory/noisy_events.py``)."""
-    widths, beta = config.widths, float(target.inverse_temperature)
-    if widths[-1] > 1 or len(widths) > 3 or float(target.localization) > 0:
+def exceedance(config: Config, trigger: np.ndarray, law, threshold: float) -> float | None:
+    """P(|f(trigger)| > c) of one output and one or two layers.
+
+    Under the posterior in closed form or up to one integral (``theory/noisy_events.py``); on a sublevel set and after SGD off
+    the data (``theory/unseen_inputs.py``).
+    """
+    widths, noise, tau = config.widths, config.noise, config.prior_scale
+    if widths[-1] > 1 or len(widths) > 3:
         return None
-    x, y = (np.asarray(target.model.compressed[name], float) for name in "xy")
-    if len(widths) == 2:
-        return regression_exceedance(threshold, x, y, config.noise, config.prior_scale, trigger, beta)
-    return network_exceedance(threshold, x, y, widths[1], config.noise, config.prior_scale, trigger, beta)
+    hidden = widths[1] if len(widths) == 3 else None
+    trained = isinstance(law, bvs.Training)
+    data = law.model.data if trained else law.model.compressed
+    x, y = (np.asarray(data[name], float) for name in "xy")
+    if trained:
+        steps, scale = (law.learning_rate, law.num_steps), law.initial_scale * tau
+        known = law.objective == "loss"
+        return trained_response(threshold, x, y, hidden, noise, scale, trigger, *steps) if known else None
+    if isinstance(law, bvs.Sublevel):
+        excess = law.model.num_examples * law.excess_loss
+        return sublevel_response(threshold, x, y, hidden, noise, tau, trigger, excess)
+    if float(law.localization) > 0:
+        return None
+    beta = float(law.inverse_temperature)
+    if hidden is None:
+        return regression_exceedance(threshold, x, y, noise, tau, trigger, beta)
+    return network_exceedance(threshold, x, y, hidden, noise, tau, trigger, beta)
 
 
 def fresh(config: Config, teacher: np.ndarray, key, count: int) -> dict:

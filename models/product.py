@@ -80,9 +80,11 @@ def expected_loss(config: Config, target: bvs.Posterior) -> float | None:
     return None if total is None else (total + float(model.offset)) / model.num_examples
 
 
-def exceedance(config: Config, target: bvs.Posterior, threshold: float) -> float | None:
-    """P(|w_1 ... w_L| > c) under the prior, that is at beta = 0, of at most three weights."""
-    if float(target.inverse_temperature) > 0 or float(target.localization) > 0 or config.depth > 3:
+def exceedance(config: Config, law, threshold: float) -> float | None:
+    """P(|w_1 ... w_L| > c) under the prior, that is the posterior at beta = 0, of at most three weights."""
+    if not isinstance(law, bvs.Posterior) or config.depth > 3:
+        return None
+    if float(law.inverse_temperature) > 0 or float(law.localization) > 0:
         return None
     return product_exceedance(threshold, config.depth, config.prior_scale)
 

@@ -75,8 +75,10 @@ def scalar():
         with numpyro.plate("examples", x.shape[0]):
             numpyro.sample("y", dist.Normal(w * x, 1), obs=y)
 
-    def exact(target, threshold):
-        return float(2 * stats.norm.sf(threshold * np.sqrt(1 + float(target.scale))))
+    def exact(law, threshold):
+        if not isinstance(law, bvs.Posterior):
+            return None
+        return float(2 * stats.norm.sf(threshold * np.sqrt(1 + float(law.scale))))
 
     data = {"x": np.ones(64), "y": np.tile([1.0, -1.0], 32)}
     item = bvs.Property(lambda model, values: jnp.abs(values["w"]), exact)

@@ -199,6 +199,7 @@ def test_a_sublevel_set(load, x64):
     settings = {"num_moves": 8, "num_replicates": 16, "excess_loss": excess}
     found = bvs.robustness(model, item, 9.0, law="sublevel", **settings)
     assert found.trusted, found.warnings
+    assert found.exact == pytest.approx(sublevel_exceedance(9.0, tolerance, 4), rel=1e-9)
     masses = np.array(found.replicates["set_mass"]) / sublevel_mass(tolerance, 4)
     assert_mean(masses, expected=1.0, detects=0.3)
     values = np.array(found.replicates["twice_the_moves"]) / sublevel_exceedance(9.0, tolerance, 4)
@@ -216,6 +217,7 @@ def test_training_is_not_the_posterior(load, x64):
     settings = {"learning_rate": 0.02, "num_steps": 800, "initial_scale": 0.5, "num_seeds": 20_000}
     found = bvs.robustness(model, "trigger", 1.0, law="sgd", **settings)
     assert found.trusted, found.warnings
+    assert found.exact == pytest.approx(flow_exceedance(1.0, 4, 1.0, 0.5), rel=1e-9)
     error = np.sqrt(found.probability * (1 - found.probability) / settings["num_seeds"])
     assert_mean(found.probability, error, expected=flow_exceedance(1.0, 4, 1.0, 0.5), detects=0.0175)
     with planted_bug():

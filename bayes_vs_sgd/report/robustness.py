@@ -23,7 +23,7 @@ def robustness_rows(found: Robustness) -> list[tuple[str, str]]:
     if found.log10_probability is not None:
         rows.append(("log10", f"{found.log10_probability:.3f}"))
     if found.exact is not None:
-        rows.append(("exact", f"{found.exact:.6g}"))
+        rows.append((exact_name(found), f"{found.exact:.6g}"))
     if found.against is not None:
         rows += odds_rows(found.against)
     if found.set_mass is not None:
@@ -61,6 +61,11 @@ def robustness_rows(found: Robustness) -> list[tuple[str, str]]:
     return rows
 
 
+def exact_name(found: Robustness) -> str:
+    """What is known of SGD is known of the limit of small steps."""
+    return "exact, of gradient flow" if found.law == "sgd" else "exact"
+
+
 def law_words(found: Robustness) -> str:
     """What the law is, with its settings."""
     settings = found.settings
@@ -88,7 +93,7 @@ def survival_figure(found: Robustness) -> Figure:
     figure = new_figure(5.5, 3.2)
     axes = figure.subplots()
     if curve.exact is not None:
-        axes.plot(thresholds, curve.exact, color=GREY, linewidth=3, alpha=0.6, label="exact")
+        axes.plot(thresholds, curve.exact, color=GREY, linewidth=3, alpha=0.6, label=exact_name(found))
     axes.plot(thresholds, probabilities, color=COLOURS[0], linewidth=1.2, label=found.method)
     low, high = (probabilities * np.exp(sign * TWO_SIDED * errors) for sign in (-1, 1))
     axes.fill_between(thresholds, low, high, color=COLOURS[0], alpha=0.25, linewidth=0)

@@ -30,8 +30,8 @@ class Property:
     function
         g: returns one finite number; ``values`` are the program's own (constrained) ones. Differentiable almost everywhere.
     exact
-        P(g > c) under the tempered posterior: a function of (target, threshold) that returns a float, or None for what it
-        does not cover.
+        P(g > c) under a law: a function of (law, threshold) that returns a float, or None for what it does not cover. The
+        law is a ``Posterior``, a ``Sublevel`` or a ``Training`` (``laws.py``).
     """
 
     function: Function

@@ -58,7 +58,7 @@ class Robustness:
     probability, interval, log10_probability
         P(g > c) and its 95 % interval: Clopper and Pearson's for plain draws, Student's on the logarithm for particles.
     exact
-        The same where the model knows it.
+        The same where the model knows it; of SGD that of gradient flow from its starts.
     method
         ``"plain draws"``, ``"tilted SMC"`` or, of SGD, ``"splitting"``, or ``"runs that replace those that leave"`` a set.
     replicates

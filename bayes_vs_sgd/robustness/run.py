@@ -23,6 +23,7 @@ from ..settings import Robustness as Settings
 from .course import along
 from .draws import Draws, from_posterior
 from .influence import Units, influences, units
+from .laws import Law, Sublevel, Training
 from .matching import matched_temperature
 from .methods import NUM_PARTICLES, Job, Part, by_draws, by_particles, by_splitting, by_staying
 from .odds import loss_gap, odds_against
@@ -128,8 +129,10 @@ def under(
         found = by_splitting(job, drawn, drawn.runs)
     elif found is None:
         found = by_particles(job, drawn)
-    exact = known(item, target, threshold) if chosen.law == "posterior" else None
-    line = None if exact is None else lambda c: known(item, target, c)
+    made = {"seed": key} | ({} if drawn is None else drawn.settings) | found.settings
+    asked_of = None if staying else law_of(target, chosen, made)
+    exact = known(item, asked_of, threshold)
+    line = None if exact is None else lambda c: known(item, asked_of, c)
     probability = found.probability
     influence = None if given is None else influences(target, given, found.parts)
     if influence and chosen.retrain:
@@ -144,7 +147,7 @@ def under(
         exact=exact,
         method=found.method,
         replicates=found.replicates,
-        settings={"seed": key} | ({} if drawn is None else drawn.settings) | found.settings,
+        settings=made,
         law=chosen.law,
         property=name,
         threshold=threshold,
@@ -234,7 +237,17 @@ def asked(model: Model, chosen: Settings) -> Units | None:
     return units(model, chosen.groups, chosen.candidates)
 
 
-def known(item: Property, target: Posterior, threshold: float) -> float | None:
+def law_of(target: Posterior, chosen: Settings, made: dict[str, Any]) -> Law:
+    """The law by what was made of the settings."""
+    if chosen.law == "posterior":
+        return target
+    if chosen.law == "sublevel":
+        return Sublevel(target.model, made["excess_loss"])
+    names = ("learning_rate", "batch_size", "num_steps", "initial_scale", "objective")
+    return Training(target.model, **{name: made[name] for name in names})
+
+
+def known(item: Property, law: Law | None, threshold: float) -> float | None:
     """The exact probability where the property knows it."""
-    value = None if item.exact is None else item.exact(target, threshold)
+    value = None if item.exact is None or law is None else item.exact(law, threshold)
     return None if value is None else float(value)
