@@ -16,6 +16,9 @@ LEVEL = 0.95
 FALSE_ALARM = 1e-3
 """Rate at which replicates of one law are said to have two means."""
 
+FEWEST_PAIRS = 4
+"""Of a rank correlation."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -50,6 +53,25 @@ def differ(first: Sequence[float], second: Sequence[float], false_alarm: float =
         return gap > 0
     degrees = total**2 / sum(v**2 / (len(x) - 1) for v, x in zip(variances, (first, second), strict=True))
     return 2 * float(stats.t.sf(gap / np.sqrt(total), degrees)) < false_alarm
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> Estimate | None:
+    r"""Spearman's rank correlation of pairs and its 95 % interval; None of fewer than four, or where one side is constant.
+
+    .. math:: \tanh\Big(\mathrm{artanh}\, r \pm 1.96 \sqrt{\frac{1 + r^2 / 2}{n - 3}}\Big)
+
+    (Bonett and Wright, Psychometrika 65 (2000) 23). Of one order r = 1: the interval is that of two neighbours exchanged.
+    """
+    count = len(first)
+    if count < FEWEST_PAIRS or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    value = float(np.asarray(stats.spearmanr(first, second)[0]))
+    most = 1 - 12 / (count * (count**2 - 1))
+    inner = min(max(value, -most), most)
+    error = float(np.sqrt((1 + inner**2 / 2) / (count - 3)))
+    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
+    low, high = (float(np.tanh(np.arctanh(inner) + sign * half)) for sign in (-1, 1))
+    return Estimate(value, (1 - inner**2) * error, (min(low, value), max(high, value)))
 
 
 def jackknife(function: Callable, *sums: np.ndarray) -> tuple[Any, Any]:

@@ -1,6 +1,7 @@
 """Which data matter: derivatives and re-weighted probabilities against exact ones; retraining agrees; clear refusals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,9 +15,9 @@ from statistical import FALSE_ALARM, assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.diagnostics import pareto_k
-from bayes_vs_sgd.estimate import jackknife
+from bayes_vs_sgd.estimate import jackknife, rank_correlation
 from bayes_vs_sgd.report.influences import influence_figure, influence_rows, influence_words
-from bayes_vs_sgd.robustness.influence import Units, influences, units
+from bayes_vs_sgd.robustness.influence import Units, agreement, influences, units
 from bayes_vs_sgd.robustness.methods import Part
 from bayes_vs_sgd.robustness.retraining import retrained, without
 from bayes_vs_sgd.settings import Robustness
@@ -216,8 +217,36 @@ def test_the_ranking_is_that_of_retraining(load, x64):
         assert_mean(estimates, students(errors, 64, 50), expected=-slopes, detects=0.1)
     training = Robustness(num_seeds=2000, num_steps=600, learning_rate=0.08, batch_size=2, initial_scale=1.0)
     changes = retrained(model, "trigger", 0.4, range(50), training, 0, None, lambda line: None)
-    agreement = stats.spearmanr(-estimates, [change.value for change in changes])[0]
-    assert agreement >= 0.9
+    both = [replace(one, retrained=change) for one, change in zip(found, changes, strict=True)]
+    assert agreement(both).value >= 0.9
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(("count", "correlation"), [(20, 0.5), (20, 0.9), (50, 0.9), (50, 0.0)])
+def test_the_interval_holds_the_rank_correlation_nineteen_times_in_twenty(count, correlation):
+    """Of normal pairs it is 6/pi arcsin(rho/2): 4,000 samples; planted, at .9: the error of a correlation without the ranks."""
+    rng, truth, misses = np.random.default_rng(0), 6 / np.pi * np.arcsin(correlation / 2), np.zeros(2)
+    for _ in range(4000):
+        first, other = rng.normal(size=(2, count))
+        found = rank_correlation(first, correlation * first + np.sqrt(1 - correlation**2) * other)
+        plain = np.tanh(np.arctanh(found.value) + stats.norm.ppf([0.025, 0.975]) / np.sqrt(count - 3))
+        misses += [not low <= truth <= high for low, high in (found.interval, plain)]
+    most = stats.binom.isf(FALSE_ALARM, 4000, 0.05)
+    assert misses[0] <= most
+    assert correlation < 0.9 or misses[1] > most
+
+
+@pytest.mark.exact
+def test_rank_correlations_of_few():
+    """One order is 1, with the interval of one exchange; of three, or of a constant, there is none."""
+    assert rank_correlation([1, 2, 3], [1, 2, 3]) is None
+    assert rank_correlation([1, 2, 3, 4], [1, 1, 1, 1]) is None
+    same, exchanged = (rank_correlation(range(8), order) for order in (range(8), [0, 1, 2, 4, 3, 5, 6, 7]))
+    assert (same.value, same.interval[1]) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert exchanged.value == pytest.approx(1 - 12 / (8 * 63))
+    assert same.interval[0] == pytest.approx(exchanged.interval[0])
+    assert rank_correlation(range(8), range(8)[::-1]).interval == pytest.approx((-1.0, -same.interval[0]))
+    assert agreement([]) is None
 
 
 @pytest.mark.exact
@@ -274,7 +303,7 @@ def test_the_verb_writes_influence(tmp_path, monkeypatch, capsys):
     model = str(Path(__file__).parents[1] / "models" / "product.py")
     Path("groups.txt").write_text("a\nb\n" * 20)
     flags = ["--property", "size", "--threshold", "0.1", "--model.num-examples", "40", "--num-replicates", "2"]
-    flags += ["--influence", "--groups", "groups.txt", "--retrain", "1", "--num-seeds", "50", "--num-steps", "20"]
+    flags += ["--influence", "--groups", "groups.txt", "--retrain", "4", "--num-seeds", "50", "--num-steps", "20"]
     flags += ["--learning-rate", "0.1", "--initial-scale", "1"]
     precision = jax.config.read("jax_enable_x64")
     try:
@@ -285,7 +314,9 @@ def test_the_verb_writes_influence(tmp_path, monkeypatch, capsys):
         jax.config.update("jax_enable_x64", precision)
     printed = capsys.readouterr()
     assert "has 39 labels for 40 examples" in printed.err
-    influence = json.loads(Path("answer.json").read_text())["influence"]
+    answer = json.loads(Path("answer.json").read_text())
+    influence, (low, high) = answer["influence"], answer["agreement"]["interval"]
+    ranked = f"ranked as by influence: Spearman {answer['agreement']['value']:.2f} (95 %: {low:.2f} .. {high:.2f})"
     assert {one["kind"]: len([i for i in influence if i["kind"] == one["kind"]]) for one in influence} == {
         "example": 40,
         "group": 2,
@@ -295,9 +326,11 @@ def test_the_verb_writes_influence(tmp_path, monkeypatch, capsys):
     assert sum(one["derivative"] for one in examples) == pytest.approx(
         sum(one["derivative"] for one in influence if one["kind"] == "group")
     )
-    assert [one["retrained"] is not None for one in examples] == [True] + [False] * 39
+    assert [one["retrained"] is not None for one in examples] == [True] * 4 + [False] * 36
     page = Path("run/robustness.html").read_text()
     assert "Which data matter" in page
+    assert ranked in page
+    assert "Linear response within 20% of the change: ε in" in page
     assert page.count('<svg role="img" aria-label="') == 2
     assert f"example {examples[0]['example']}" in page
     assert "influence beyond three standard errors" in printed.out
@@ -314,7 +347,11 @@ def test_rows_say_what_is_not_to_be_trusted(x64):
     rows = influence_rows(found)
     assert [row[0] for row in rows][-2:] == ["group all", "candidate 0"]
     assert all("(k nan!)" in row[3] for row in rows)
-    assert influence_words(found).endswith("1 of 1 candidates: influence beyond three standard errors.")
+    words = influence_words(found)
+    assert "1 of 1 candidates: influence beyond three standard errors." in words
+    assert words.endswith(
+        "ε in 0 .. 0 for the 4 first examples, 0 .. 0 for the 1 first groups, 0 .. 0 for the 1 first candidates."
+    )
     axes = influence_figure(found, 0.5).axes
     assert [panel.get_xscale() for panel in axes] == ["linear", "linear", "log"]
     hollow = [

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from ..robustness.influence import KINDS, LARGEST_K, Influence
+from ..robustness.influence import KINDS, LARGEST_K, TOLERANCE, Influence
 from .figures import COLOURS, GREY, TWO_SIDED, new_figure
 
 HEADS = ("which", "dP/dε", "d log P/dε", "P without it*", "linear within", "change of SGD without it")
@@ -37,13 +37,22 @@ def influence_rows(found: Sequence[Influence]) -> list[tuple[str, ...]]:
 
 
 def influence_words(found: Sequence[Influence]) -> str:
-    """How many derivatives are told from zero."""
+    """How many derivatives are told from zero, and the weights between which linear response holds for all re-weighted ones."""
     counts = []
     for kind in KINDS:
         of_it = [one for one in found if one.kind == kind]
         told = sum(abs(one.derivative) > 3 * one.standard_error for one in of_it)
         counts += [f"{told} of {len(of_it)} {kind}s"] if of_it else []
-    return f"{', '.join(counts)}: influence beyond three standard errors."
+    words = f"{', '.join(counts)}: influence beyond three standard errors."
+    ranges = []
+    for kind in KINDS:
+        curves = [one.reweighting for one in found if one.kind == kind and one.reweighting is not None]
+        if curves:
+            low, high = (max(c.linear_within[0] for c in curves), min(c.linear_within[1] for c in curves))
+            ranges.append(f"{low:.2g} .. {high:.2g} for the {len(curves)} first {kind}s")
+    return (
+        f"{words} Linear response within {TOLERANCE:.0%} of the change: ε in {', '.join(ranges)}." if ranges else words
+    )
 
 
 def influence_table(found: Sequence[Influence]) -> Table:

@@ -56,7 +56,11 @@ def robustness_rows(found: Robustness) -> list[tuple[str, str]]:
         more = f"loss {member.loss:.6g}, {beside}"
         rows.append((f"unsafe member {number}", f"{found.property} {member.value:.4g}, {more}"))
     if "retrained" in found.settings:
-        rows.append(("SGD trained again", f"without {found.settings['retrained']:g} examples, one at a time"))
+        again = f"without {found.settings['retrained']:g} examples, one at a time"
+        if found.agreement is not None:
+            low, high = found.agreement.interval
+            again += f"; ranked as by influence: Spearman {found.agreement.value:.2f} (95 %: {low:.2f} .. {high:.2f})"
+        rows.append(("SGD trained again", again))
     rows.append(("trusted", "yes" if found.trusted else "no: " + "; ".join(found.warnings)))
     return rows
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 from ..contract import check_alike
 from ..diagnostics import pareto_k
 from ..errors import InputError
-from ..estimate import Estimate, jackknife
+from ..estimate import Estimate, jackknife, rank_correlation
 from ..load import read_arrays
 from ..model import Model
 from ..posterior import Posterior
@@ -176,6 +176,15 @@ def influences(target: Posterior, given: Units, parts: Sequence[Part]) -> list[I
             values = (float(slopes[u]), float(errors[u]), float(slopes[u] / here))
             found.append(Influence(names[u][1], kind, *values, curve(u) if rank < NUM_CURVES else None))
     return found
+
+
+def agreement(found: Sequence[Influence]) -> Estimate | None:
+    """Rank correlation of what linear response says of leaving examples out, -dP/d epsilon, with what retraining changes.
+
+    Over the examples that were left out. The errors of both sides make it smaller than it is.
+    """
+    both = [(-one.derivative, one.retrained.value) for one in found if one.retrained is not None]
+    return rank_correlation(*zip(*both, strict=True)) if both else None
 
 
 def reach(steps: np.ndarray, holds: np.ndarray) -> float:

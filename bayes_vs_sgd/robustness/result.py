@@ -88,6 +88,9 @@ class Robustness:
         Reasons not to believe it; ``trusted`` if there are none.
     influence
         Which examples, groups and candidates matter, the most influential of each kind first; None where it was not asked.
+    agreement
+        Spearman's correlation of the influence of the examples that SGD was trained again without, most influential first, with
+        the change that leaving them out makes; None of fewer than four.
     against
         The same event under another law, and along training; None where it was not asked.
     note
@@ -118,6 +121,7 @@ class Robustness:
     against: Odds | None = None
     note: str | None = None
     center: Center | None = None
+    agreement: Estimate | None = None
 
     def in_words(self) -> str:
         """One sentence."""

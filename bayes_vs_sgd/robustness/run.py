@@ -22,7 +22,7 @@ from ..posterior import Posterior
 from ..settings import Robustness as Settings
 from .course import along
 from .draws import Draws, from_posterior
-from .influence import Units, influences, units
+from .influence import Units, agreement, influences, units
 from .laws import Law, Sublevel, Training
 from .matching import matched_temperature
 from .methods import NUM_PARTICLES, Job, Part, by_draws, by_particles, by_splitting, by_staying
@@ -138,7 +138,7 @@ def under(
     if influence and chosen.retrain:
         rows = [int(one.example) for one in influence if one.kind == "example"][: chosen.retrain]
         changes = retrained(model, name, threshold, rows, chosen, key, folder, say, job.deadline)
-        found.settings["retrained"] = len(changes)
+        made["retrained"] = len(changes)
         influence[: len(changes)] = [replace(one, retrained=c) for one, c in zip(influence, changes, strict=False)]
     whole = Robustness(
         probability=probability,
@@ -162,6 +162,7 @@ def under(
         trusted=not found.warnings,
         warnings=found.warnings,
         influence=influence,
+        agreement=agreement(influence or []),
         center=center(model, item),
         note=COMPONENTS if chosen.law == "sublevel" else None,
     )
