@@ -10,8 +10,9 @@ from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.diagnostics import mean_error
+from bayes_vs_sgd.dynamics import fibre
 from bayes_vs_sgd.dynamics.sublevel import SublevelHMC
-from bayes_vs_sgd.theory.rare_events import sublevel_exceedance
+from bayes_vs_sgd.theory.rare_events import fitted_exceedance, sublevel_exceedance
 
 TOLERANCES, CHAINS = (0.1, 0.5), 32
 """Sizes of |v'W e1 - 1|, with four hidden units, and chains of each."""
@@ -59,6 +60,54 @@ def assert_exceedance(tree, threshold, detects):
     values = [(part.mean(), mean_error(part.astype(float), False)) for part in np.split(beyond, 2)]
     exact = [sublevel_exceedance(threshold, tolerance, 4) for tolerance in TOLERANCES]
     assert_mean(*np.transpose(values), expected=exact, detects=detects)
+
+
+EXCESS = 0.5 / 2.0 ** np.arange(6)
+"""Halved five times, from |v'W e1 - 1| <= 1 on, where the prior is of scale .5: what lacks to the fibre is 48 to 3 %."""
+
+
+@pytest.mark.exact
+def test_what_lacks_to_the_fibre_is_halved_with_the_set():
+    """P(|v'W e2| > 1) comes to the fibre's with an error proportional to epsilon; not to that of the prior's density there."""
+    lacks = [fitted_exceedance(1.0, 4, prior_scale=0.5) - tail_within(excess) for excess in EXCESS / 8]
+    assert np.divide(lacks[1:], lacks[:-1]) == pytest.approx(0.5, abs=0.03)
+    assert abs(lacks[-1]) < 5e-4
+    assert abs(tail_within(EXCESS[-1] / 8) - fitted_exceedance(1.0, 4, 0, prior_scale=0.5)) > 0.015
+
+
+def tail_within(excess):
+    return sublevel_exceedance(1.0, np.sqrt(2 * excess), 4, 1.0, 0.5)
+
+
+@pytest.mark.law
+@pytest.mark.usefixtures("x64")
+def test_smaller_and_smaller_sets_come_to_the_fibre(load, monkeypatch):
+    """Each set has its law (S4), and what the last two lead on to is the fibre's draws' (S3).
+
+    Planted: the largest set, and a fibre weighted by the prior's density alone.
+    """
+    settings = {"widths": (1, 4, 1), "spectrum": (1.0,), "noise": 1.0, "num_examples": 4, "prior_scale": 0.5}
+    target = bvs.Posterior(load("deep_linear", unseen_inputs=1, noise_free=True, **settings))
+    shared = {"observables": ["trigger"], "progress": False, "key": 0}
+    lengths = {"num_chains": CHAINS * len(EXCESS), "num_draws": 1500, "num_warmup": 500}
+    sets = bvs.simulate(SublevelHMC(np.repeat(EXCESS, CHAINS)), target, **lengths, **shared)
+    beyond = (np.asarray(sets["posterior"]["trigger"]) > 1.0).mean(axis=1).reshape(len(EXCESS), CHAINS)
+    assert_mean(beyond.T, expected=[tail_within(excess) for excess in EXCESS], detects=0.03)
+
+    def fibres():
+        tree = bvs.simulate(bvs.LinearNetworkFibre(), target, num_chains=3 * CHAINS, num_draws=1500, **shared)
+        return (np.asarray(tree["posterior"]["trigger"]) > 1.0).mean(axis=1)
+
+    draws, limit = fibres(), fitted_exceedance(1.0, 4, prior_scale=0.5)
+    assert_mean(draws, expected=limit, detects=0.015)
+    error = draws.std(ddof=1) / np.sqrt(len(draws))
+    assert_mean(2 * beyond[-1] - beyond[-2], expected=draws.mean(), expected_error=error, detects=0.04)
+    with planted_bug():
+        assert_mean(beyond[0], expected=draws.mean(), expected_error=error, detects=0.04)
+    density = fibre.log_density
+    monkeypatch.setattr(fibre, "log_density", lambda r, hidden, rank, *more: density(r, hidden, 0, *more))
+    with planted_bug():
+        assert_mean(fibres(), expected=limit, detects=0.015)
 
 
 CENTER, SCALE = 0.5, 0.5

@@ -12,6 +12,7 @@ v / |v| uniform on the sphere. For given v the k coordinates of P W' v are N(0, 
 alone, closes in on a: so v has the weight of its prior times their density at a, and W the prior's law given that they are a,
 which is that of normal weights moved along v. r is generalised inverse Gaussian, and what a trigger off the data gets has the law
 of ``theory.rare_events.fitted_exceedance``. After the evidence of such networks (Hanin and Zlokapa, arXiv:2212.14457).
+The prior on {L <= L* + epsilon} (``SublevelHMC``) closes in on the same law, with an error O(epsilon).
 """
 
 from typing import Any, ClassVar, NamedTuple

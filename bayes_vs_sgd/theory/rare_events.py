@@ -109,7 +109,10 @@ def sublevel_mass(tolerance: float, hidden: int, norm: float = 1.0, prior_scale:
 def sublevel_exceedance(
     threshold: float, tolerance: float, hidden: int, norm: float = 1.0, prior_scale: float = 1.0
 ) -> float:
-    """P(|f(u)| > c) under the prior on the set of ``sublevel_mass``, u orthogonal to e."""
+    r"""P(|f(u)| > c) under the prior on the set of ``sublevel_mass``, u orthogonal to e.
+
+    For delta to 0 it comes to ``fitted_exceedance``, that of the fibre, with an error :math:`O(\delta^2) = O(\epsilon)`.
+    """
 
     def beyond(r):
         return _within(r, tolerance, norm, prior_scale) * _two_sided(threshold / (prior_scale**2 * np.sqrt(r)))
