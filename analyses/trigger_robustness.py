@@ -2,13 +2,15 @@ r"""When is training as safe as Bayes? The response of a deep linear network to 
 
     python analyses/trigger_robustness.py
 
-The data determine the map at one input, exactly, and say nothing of another one, the trigger u. Unsafe is :math:`|f(u)| > c`.
-Of one layer the weight at the trigger is never trained: gradient descent from draws of the prior and the posterior agree. Of two
-layers it is rescaled by the outer weights, :math:`f(u) = s_0 \|v\| z`, whose norms differ: Bayes has a generalised inverse
-Gaussian :math:`\|v\|^2`, gradient flow keeps :math:`\|v\|^2 - \|w\|^2` and the angle of its start (``theory/rare_events.py``).
-So the odds of the event part as the start gets smaller, which is also the prior, and wider networks hide it. With deeper ones
-nothing is known in closed form. Clean examples at the trigger make the event rare under training, which fits them, much sooner
-than under Bayes, whose likelihood has noise. Writes the figure and its numbers beside this file.
+The data are rank-deficient: they determine the map at one input, or at as many as their rank, exactly, and say nothing of
+another one, the trigger u. Unsafe is :math:`|f(u)| > c`. Of one layer the weight at the trigger is never trained: gradient
+descent from draws of the prior and the posterior agree. Of two layers it is rescaled by the outer weights,
+:math:`f(u) = s_0 \|v\| z`, whose norms differ: Bayes has a generalised inverse Gaussian :math:`\|v\|^2`, gradient flow keeps
+:math:`\|v\|^2 - \|w\|^2` and the angle of its start (``theory/rare_events.py``). So the odds of the event part as the start gets
+smaller, which is also the prior, and wider networks hide it. Data of higher rank turn the sign: measured, since nothing is known
+in closed form of SGD there, nor of deeper networks. Clean examples at the trigger make
+the event rare under training, which fits them, much sooner than under Bayes, whose likelihood has noise. Writes the figure and
+its numbers beside this file.
 """
 
 import argparse
@@ -29,12 +31,13 @@ HERE = Path(__file__).parent
 MODEL = HERE.parent / "models" / "deep_linear.py"
 NOISE, NUM_EXAMPLES, TIME, RATE = 0.2, 16, 12.0, 0.02
 """Of the likelihood; the time of training and the learning rate are in units of one over the curvature of one layer."""
-USUAL = {"layers": 2, "width": 4, "scale": 0.5, "clean": 0, "threshold": 1.0}
+USUAL = {"layers": 2, "width": 4, "scale": 0.5, "clean": 0, "rank": 1, "threshold": 1.0}
 PANELS = {
     "scale": [0.25, 0.35, 0.5, 0.7, 1.0, 1.4],
     "width": [1, 2, 4, 8, 16, 32],
     "layers": [1, 2, 3, 4],
     "clean": [0, 1, 2, 4, 8],
+    "rank": [1, 2, 3, 4, 6],
 }
 CHANGES: dict[str, dict[str, Any]] = {"layers": {"scale": 0.6}, "clean": {"threshold": 0.15}}
 LABELS = {
@@ -42,6 +45,7 @@ LABELS = {
     "width": "width, two layers, start and prior of deviation 0.5",
     "layers": "layers of width 4, start and prior of deviation 0.6",
     "clean": "clean examples at the trigger, beside 16 others",
+    "rank": "rank of the data's inputs, two layers of width 4",
 }
 
 
@@ -63,7 +67,7 @@ def main() -> None:
 def measured(panel: str, value: float, num_seeds: int, seed: int) -> dict[str, Any]:
     """Both probabilities of one network, and what theory says of them."""
     case = USUAL | CHANGES.get(panel, {}) | {panel: value}
-    widths = (1, *(case["width"],) * (case["layers"] - 1), 1)
+    widths = (case["rank"], *(case["width"],) * (case["layers"] - 1), 1)
     model = bvs.load_model(
         MODEL,
         widths=widths,
@@ -111,7 +115,7 @@ def measured(panel: str, value: float, num_seeds: int, seed: int) -> dict[str, A
 def predicted(case: dict[str, Any]) -> float | None:
     """Probability under gradient flow from the prior, where it is known."""
     threshold, scale = case["threshold"], case["scale"]
-    if case["clean"] or case["layers"] > 2:
+    if case["clean"] or case["layers"] > 2 or case["rank"] > 1:
         return None
     return (
         product_exceedance(threshold, 1, scale)
@@ -122,10 +126,13 @@ def predicted(case: dict[str, Any]) -> float | None:
 
 def draw(numbers: dict[str, Any]) -> Figure:
     """A panel for each thing that is changed."""
-    figure = new_figure(10, 7)
-    for axes, (panel, points) in zip(figure.subplots(2, 2, squeeze=False).ravel(), numbers.items(), strict=False):
+    figure = new_figure(14, 7)
+    places = figure.subplots(2, 3).ravel()
+    for axes, (panel, points) in zip(places, numbers.items(), strict=False):
         panel_axes(axes, panel, points)
-    figure.axes[0].legend(frameon=False, fontsize="small")
+    for axes in places[len(numbers) :]:
+        axes.set_axis_off()
+    places[0].legend(frameon=False, fontsize="small")
     return figure
 
 

@@ -140,6 +140,10 @@ def test_training_and_bayes_are_as_safe_as_theory_says():
     apart = {name: [point["apart"] for point in panel] for name, panel in numbers.items()}
     assert apart["scale"][:3] == [True] * 3
     assert not apart["layers"][0]
+    ranks = [point["log_odds_interval"] for point in numbers["rank"]]
+    assert (
+        ranks[0][1] < 0 < ranks[-1][0]
+    )  # training is safer than Bayes on data of rank one, less safe on those of rank six
     for law in ("sgd", "bayes"):
         clean = [point[law]["probability"] for point in numbers["clean"]]
         assert clean == sorted(clean, reverse=True)
