@@ -244,6 +244,10 @@ def test_supplied_properties(load, x64):
         value, gradient = jax.value_and_grad(lambda v, item=item: item(model, v))(values)
         assert float(value) == pytest.approx(float(known[name]), rel=1e-10), name
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)), name
+    for name in ("trigger", "disagreement", "sensitivity"):
+        value, gradient = jax.value_and_grad(lambda v, name=name: model.properties[name](model, v))(model.optimum)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)), name
+        assert float(value) == 0 or name == "sensitivity"
 
 
 def own(item, **more):

@@ -114,5 +114,5 @@ def _norms(predictions: Mapping[str, Array]) -> Array:
 
 
 def _root(square: Any) -> Array:
-    """Square root whose gradient at zero is zero."""
-    return jnp.sqrt(jnp.maximum(square, jnp.finfo(jnp.asarray(square).dtype).tiny))
+    """Square root that is zero at zero, as is its gradient there."""
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
