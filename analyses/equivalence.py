@@ -184,7 +184,9 @@ def draw(found: list[dict]) -> Figure:
         shares = np.array([e["share"] for e in own])
         bars = np.abs(np.array([e["interval"] for e in own]).T - shares)
         hollow = "white" if case == WITHOUT_ROOTS else None
-        axes.errorbar(shares, rows, xerr=bars, color=COLOURS[place % 4], mfc=hollow, fmt="o", ms=4, lw=1, label=case)
+        axes.errorbar(
+            shares, rows, xerr=bars, color=("black", *COLOURS)[place], mfc=hollow, fmt="o", ms=4, lw=1, label=case
+        )
     axes.set_yticks([-i for i in range(len(laws))], [name.replace("_", " ").replace("n beta", "nβ") for name in laws])
     axes.set_xlim(-0.03, 1.03)
     axes.set_xlabel(f"share called a match ({SEEDS:,} seeds, ESS {EFFECTIVE:,})")

@@ -189,6 +189,8 @@ def compare(
             effects += log_temperatures(seen.terms, chosen, tested, float(target.scale), margins, reference is None)
         tests = global_tests(tree, reference, target, tested, names, seen, fitted, margins)
     groups, verdict, why = _verdicts(effects, tests, len(tested), reference is None)
+    if fitted and verdict == rules.MISMATCH and (against := rules.rejections(tests)):
+        why += f"; no temperature fits ({against})"
     if constant:
         why += f" ({', '.join(constant)}: constant under the posterior, left out)"
     moving = unsettled(tree, names, margins) if effects else None

@@ -95,8 +95,7 @@ def reason(
     if verdict == MATCH:
         return "every effect is within its margin"
     if verdict == DETECTABLE:
-        seen = ", ".join(f"{t.name} p = {t.p_holm:.2g}" for t in tests if t.p_holm < LEVEL)
-        return f"every effect is within its margin, but the laws are not identical ({seen})"
+        return f"every effect is within its margin, but the laws are not identical ({rejections(tests)})"
     if verdict in OPEN:
         wide = [e for e in effects if not e.inside]
         needed = seeds_needed(effects, num_seeds)
@@ -122,6 +121,11 @@ def reason(
             first = max(worst, key=lambda e: abs(e.value) / e.margin)
             parts.append(f"{WORDS[group]}: {first.observable} {describe(first)}")
     return "; ".join(parts)
+
+
+def rejections(tests: Sequence[GlobalTest]) -> str:
+    """Tests that reject, with their p-values; nothing where none does."""
+    return ", ".join(f"{t.name} p = {t.p_holm:.2g}" for t in tests if t.p_holm < LEVEL)
 
 
 WORDS = {"function": "function", "geometry": "flat directions", "off_data": "off the data"}
