@@ -27,7 +27,10 @@ TOY = {
     "continuous_limit": ("--num-seeds", "20"),
     "label_noise": ("--num-seeds", "4", "--length", "0.01"),
     "optimizers": ("--num-seeds", "20"),
-    "when_is_sgd_bayesian": ("--num-seeds", "200", "--networks", "1", "--folder", "map"),
+    "when_is_sgd_bayesian": (
+        *("--num-seeds", "200", "--networks", "1", "--folder", "map"),
+        *("--kinds", "SGD, batches", "momentum, isotropic noise", "Adam, label noise"),
+    ),
     "controls": ("--num-seeds", "200", "--explained", "1", "--repeated", "1", "--only", "3", "--folder", "controls"),
     "real_networks": (
         "--num-seeds",
