@@ -166,10 +166,10 @@ def compare(
     manifest = json.loads(tree.attrs["manifest"])
     chosen = primary(target, primary_observables)
     constant = check_observables(tree, reference, chosen, primary_observables is not None)
-    standard = calibration = None
+    grade = calibration = None
     if reference is not None:
-        standard = quality(reference, json.loads(reference.attrs["manifest"])["dynamics"]["name"], list(chosen))
-        calibration = record.of_sampler(target.model, standard.dynamics)
+        grade = quality(reference, json.loads(reference.attrs["manifest"])["dynamics"]["name"], list(chosen))
+        calibration = record.of_sampler(target.model, grade.dynamics)
     if least_loss is None:
         least_loss = reference_point(target.model, target.center).loss
     shown, names = judged(chosen), list(judged(chosen))
@@ -181,7 +181,7 @@ def compare(
     tested = np.flatnonzero(kept)[seeds]
     effects: list[Effect] = []
     tests: list[GlobalTest] = []
-    if len(tested) >= 2 and (standard is None or standard.ess_min > 0):
+    if len(tested) >= 2 and (grade is None or grade.ess_min > 0):
         seen = (scores or ensemble_scores(tree, target, chosen)) if ensemble else None
         if reference is not None:
             effects = observed_effects(tree, reference, shown, tested, margins)
@@ -200,7 +200,7 @@ def compare(
     if stay and verdict != rules.MATCH:
         shares = ", ".join(f"{share:.2g} of {name}'s" for name, share in stay.items())
         why += f"; a run stays in its well, or where it froze: it shows {shares} spread"
-    gate = _gate(standard, calibration, lost, kept.size)
+    gate = _gate(grade, calibration, lost, kept.size)
     if gate:
         groups = {k: v and rules.NO_VERDICT for k, v in groups.items()}
         verdict, why = rules.NO_VERDICT, gate
@@ -222,7 +222,7 @@ def compare(
         num_seeds=len(tested),
         chains_lost=lost,
         inverse_temperature=inverse_temperature | _matched(tree, beside, target),
-        reference=standard,
+        reference=grade,
         calibration=calibration,
         effects=effects,
         tests=tests,

@@ -132,23 +132,22 @@ def location_and_scale(
     Of a law of two values the mean alone.
     """
     heavy = heavy_tailed(sample, reference)
-    (place, psi_place), (_, _), (scale, psi_scale) = (s() for s in statistics_of(sample, heavy))
-    (place_0, psi_place_0), (unit_0, psi_unit_0), (scale_0, psi_scale_0) = (
+    (center, psi_center), _, (spread, psi_spread) = (s() for s in statistics_of(sample, heavy))
+    (center_0, psi_center_0), (unit_0, psi_unit_0), (spread_0, psi_spread_0) = (
         s() for s in statistics_of(reference, heavy)
     )
-    if not np.isfinite(scale_0):
+    if not np.isfinite(spread_0):
         return []
     unit = np.exp(unit_0)
-    shift = (place - place_0) / unit
+    shift = (center - center_0) / unit
     shift_error = np.hypot(
-        mean_error(psi_place / unit, sample.independent),
-        mean_error(psi_place_0 / unit + shift * psi_unit_0, reference.independent),
+        mean_error(psi_center / unit, sample.independent),
+        mean_error(psi_center_0 / unit + shift * psi_unit_0, reference.independent),
     )
-    ratio = max(scale - scale_0, np.log(1e-6))
-    ratio_error = np.hypot(mean_error(psi_scale, sample.independent), mean_error(psi_scale_0, reference.independent))
-    return _pair(name, group, heavy, (shift, shift_error), (ratio, ratio_error), margins)[
-        : 1 if two_valued(sample, reference) else 2
-    ]
+    ratio = max(spread - spread_0, np.log(1e-6))
+    ratio_error = np.hypot(mean_error(psi_spread, sample.independent), mean_error(psi_spread_0, reference.independent))
+    found = [(shift, shift_error), (ratio, ratio_error)]
+    return _effects(name, group, kinds_of(heavy), found[: 1 if two_valued(sample, reference) else 2], margins)
 
 
 def two_valued(sample: Sample, reference: Sample) -> bool:
@@ -177,23 +176,22 @@ def drift(name: str, before: np.ndarray, after: np.ndarray, margins: Margins = M
     """Change of location and spread of the same seeds between two windows (seed, draw), with the errors of paired differences."""
     early, late = Sample(before, True), Sample(after, True)
     heavy = heavy_tailed(early, late)
-    (place, psi_place), (unit, _), (scale, psi_scale) = (s() for s in statistics_of(late, heavy))
-    (place_0, psi_place_0), _, (scale_0, psi_scale_0) = (s() for s in statistics_of(early, heavy))
-    if not np.isfinite(scale) or not np.isfinite(scale_0):
+    (center, psi_center), (unit, _), (spread, psi_spread) = (s() for s in statistics_of(late, heavy))
+    (center_0, psi_center_0), _, (spread_0, psi_spread_0) = (s() for s in statistics_of(early, heavy))
+    if not np.isfinite(spread) or not np.isfinite(spread_0):
         return []
-    shift_error = mean_error((psi_place.mean(axis=1) - psi_place_0.mean(axis=1)) / np.exp(unit), True)
-    ratio_error = mean_error(psi_scale.mean(axis=1) - psi_scale_0.mean(axis=1), True)
-    shift, ratio = (place - place_0) / np.exp(unit), scale - scale_0
-    pair = _pair(name, "drift", heavy, (shift, shift_error), (ratio, ratio_error), margins)
-    return pair[: 1 if two_valued(early, late) else 2]
+    changes = [(center - center_0, psi_center - psi_center_0), (spread - spread_0, psi_spread - psi_spread_0)]
+    found = [(value, mean_error(psi.mean(axis=1), True)) for value, psi in changes]
+    found[0] = (found[0][0] / np.exp(unit), found[0][1] / np.exp(unit))
+    return _effects(name, "drift", kinds_of(heavy), found[: 1 if two_valued(early, late) else 2], margins)
 
 
-def _pair(name: str, group: str, heavy: bool, *values_and_margins: Any) -> list[Effect]:
-    *pairs, margins = values_and_margins
-    return [
-        Effect(name, group, kind, float(value), float(error), margins[kind])
-        for kind, (value, error) in zip(kinds_of(heavy), pairs, strict=True)
-    ]
+def _effects(
+    name: str, group: str, kinds: tuple[str, str], found: list[tuple[float, float]], margins: Margins
+) -> list[Effect]:
+    """Values with their errors as effects of these kinds, the first of them where there are fewer."""
+    pairs = zip(kinds, found, strict=False)
+    return [Effect(name, group, kind, float(value), float(error), margins[kind]) for kind, (value, error) in pairs]
 
 
 def scalar_draws(tree: xr.DataTree, name: str) -> np.ndarray:
