@@ -6,7 +6,7 @@ from statistical import assert_mean, planted_bug
 
 from bayes_vs_sgd.comparison.effects import Effect, Sample, drift, location_and_scale
 from bayes_vs_sgd.comparison.temperature import matched_scale
-from bayes_vs_sgd.comparison.verdict import holm, overall, seeds_needed, verdicts
+from bayes_vs_sgd.comparison.verdict import holm, number_needed, overall, reason, verdicts
 from bayes_vs_sgd.margins import MARGINS
 
 REPETITIONS = 400
@@ -106,8 +106,13 @@ def test_verdict_rules():
     assert overall({"function": "match", "geometry": "mismatch", "off_data": None}) == "mismatch"
     assert overall({"function": "match", "geometry": None, "off_data": "match"}) == "match"
     assert overall({"function": "match", "geometry": "inconclusive", "off_data": None}) == "inconclusive"
-    assert seeds_needed([effect(0.1, 0.1)], 100) == 271
-    assert seeds_needed([effect(0.3, 0.1)], 100) is None
+    assert number_needed([effect(0.1, 0.1)], 100) == 271
+    assert number_needed([effect(0.3, 0.1)], 100) is None
+    open_ones = [effect(0.1, 0.1)]
+    said = reason(open_ones, verdicts(open_ones), "inconclusive", 100, (), 1000.0)
+    assert said.endswith("about 271 seeds and 2,706 effective draws of the reference would decide")
+    stuck = [effect(0.3, 0.1)]
+    assert "may not decide" in reason(stuck, verdicts(stuck), "different-size-unresolved", 100, (), 1000.0)
 
 
 @pytest.mark.exact

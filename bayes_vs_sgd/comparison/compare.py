@@ -78,6 +78,7 @@ class Comparison:
     verdict: str
     reason: str
     seeds_needed: int | None = None
+    draws_needed: int | None = None
     distances: Sequence[Distance] = ()
     patterns: Sequence[Pattern] = ()
     odds: Sequence[EventOdds] = ()
@@ -188,7 +189,7 @@ def compare(
         if seen is not None:
             effects += log_temperatures(seen.terms, chosen, tested, float(target.scale), margins, reference is None)
         tests = global_tests(tree, reference, target, tested, names, seen, fitted, margins)
-    groups, verdict, why = _verdicts(effects, tests, len(tested), reference is None)
+    groups, verdict, why = _verdicts(effects, tests, len(tested), None if grade is None else grade.ess_min)
     if fitted and verdict == rules.MISMATCH and (against := rules.rejections(tests)):
         why += f"; no temperature fits ({against})"
     if constant:
@@ -230,7 +231,8 @@ def compare(
         verdicts=groups,
         verdict=verdict,
         reason=why,
-        seeds_needed=rules.seeds_needed(effects, len(tested)) if verdict in rules.OPEN else None,
+        seeds_needed=rules.number_needed(effects, len(tested)) if verdict in rules.OPEN else None,
+        draws_needed=rules.number_needed(effects, grade.ess_min) if verdict in rules.OPEN and grade else None,
         distances=() if beside is None else distances(tree, beside, names, tested, margins),
         patterns=() if beside is None else patterns(kinds, *_samples(tree, beside, kinds, tested)),
         odds=() if gate or beside is None else event_odds(events, *_samples(tree, beside, events, tested), margins),
@@ -295,9 +297,10 @@ def log_temperature(label: str, group: str, terms: SteinTerms, scale: float, mar
 
 
 def _verdicts(
-    effects: list[Effect], tests: list[GlobalTest], num_seeds: int, scores_alone: bool
+    effects: list[Effect], tests: list[GlobalTest], num_seeds: int, num_draws: float | None
 ) -> tuple[dict[str, str | None], str, str]:
     """Verdicts by group and of all, and their reason; without draws of a reference none of them is a match."""
+    scores_alone = num_draws is None
     groups: dict[str, str | None] = (
         rules.verdicts(effects) if effects else dict.fromkeys(rules.GROUPS, rules.NO_VERDICT)
     )
@@ -306,7 +309,7 @@ def _verdicts(
     verdict = rules.overall(groups, tests)
     if scores_alone and all(e.inside for e in effects):
         return groups, verdict, "every temperature is within its margin, but only draws of a reference can show a match"
-    return groups, verdict, rules.reason(effects, groups, verdict, num_seeds, tests) if effects else ""
+    return groups, verdict, rules.reason(effects, groups, verdict, num_seeds, tests, num_draws) if effects else ""
 
 
 def _matched(tree: xr.DataTree, reference: xr.DataTree | None, target: Posterior) -> dict[str, float | None]:

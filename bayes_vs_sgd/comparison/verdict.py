@@ -73,15 +73,18 @@ def with_margins(effects: Sequence[Effect], factor: float) -> dict[str, str | No
     return verdicts([replace(effect, margin=factor * effect.margin) for effect in effects])
 
 
-def seeds_needed(effects: Sequence[Effect], num_seeds: int) -> int | None:
-    """Return the seeds that would put every interval inside its margin if the effects stay; None if they cannot."""
+def number_needed(effects: Sequence[Effect], number: float) -> int | None:
+    """Return what a number of seeds, and of effective draws of the reference, has to become if the verdict is to be a match.
+
+    As many times both put every interval inside its margin, if the effects stay; None if they cannot.
+    """
     ratios = []
     for effect in effects:
         room = effect.margin - abs(effect.value)
         if not room > 0:
             return None
         ratios.append((stats.norm.ppf(1 - LEVEL) * effect.standard_error / room) ** 2)
-    return int(np.ceil(num_seeds * max(ratios, default=1.0)))
+    return int(np.ceil(number * max(ratios, default=1.0)))
 
 
 def reason(
@@ -90,20 +93,23 @@ def reason(
     verdict: str,
     num_seeds: int,
     tests: Sequence[GlobalTest] = (),
+    num_draws: float | None = None,
 ) -> str:
-    """Say in one line in what way the laws differ, from the effects and tests alone."""
+    """Say in one line in what way the laws differ, from the effects and tests alone; ``num_draws`` are effective ones."""
     if verdict == MATCH:
         return "every effect is within its margin"
     if verdict == DETECTABLE:
         return f"every effect is within its margin, but the laws are not identical ({rejections(tests)})"
     if verdict in OPEN:
         wide = [e for e in effects if not e.inside]
-        needed = seeds_needed(effects, num_seeds)
-        advice = (
-            f"about {needed:,} seeds would decide"
-            if needed
-            else "an effect is at its margin: more seeds alone may not decide"
-        )
+        needed = number_needed(effects, num_seeds)
+        if needed is None:
+            advice = "an effect is at its margin: more seeds alone may not decide"
+        elif num_draws is None:
+            advice = f"about {needed:,} seeds would decide"
+        else:
+            draws = number_needed(effects, num_draws)
+            advice = f"about {needed:,} seeds and {draws:,} effective draws of the reference would decide"
         return f"{', '.join(f'{e.observable} ({e.kind})' for e in wide)} not resolved; {advice}"
     adjusted = holm([e.p_outside for e in effects])
     beyond = [e for e, p in zip(effects, adjusted, strict=True) if p < LEVEL]
