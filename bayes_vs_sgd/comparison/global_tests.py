@@ -29,7 +29,7 @@ from .hotelling import mean_vector_test
 from .verdict import holm
 
 BANDWIDTHS = (2.0, 1.0, 0.5)
-"""Bandwidths of the kernels, in medians of the distance; each half the one before, a Gaussian kernel the fourth power."""
+"""Bandwidths of the Gaussian kernels, in medians of the distance; each half the one before, its kernel the fourth power."""
 MOST_ITEMS = 2000
 """Most seeds that a kernel sees, and most draws of the reference: work grows with the square."""
 CORRELATED = 10
@@ -134,22 +134,19 @@ def ksd(
     score = grad_prior - scale * grad_loss
     distances = pdist(points, "sqeuclidean")
     squares, width = squareform(distances), max(float(np.median(distances)), np.finfo(float).tiny)
-    own = np.sum(points * score, axis=1), np.sum(points * grad_loss, axis=1)
-    embeddings = []
-    for share in BANDWIDTHS:
-        squared_width = share**2 * width
-        kernel = (1 + squares / squared_width) ** -0.5
-        slope = -(kernel**3) / squared_width  # the gradient of k with respect to x is slope (x - y)
-        ahead = slope * (points @ score.T - own[0])  # s(y) . grad_x k
-        trace = -slope * points.shape[1] - 3 * kernel**5 / squared_width**2 * squares
-        gram = kernel * (score @ score.T) + ahead + ahead.T + trace
-        direction = None
-        if fitted:
-            ahead = slope * (points @ grad_loss.T - own[1])
-            along = scale * (kernel * (score @ grad_loss.T) + ahead).mean(axis=1)
-            direction = (along, scale**2 * float((kernel * (grad_loss @ grad_loss.T)).mean()))
-        embeddings.append(_ensemble(gram, direction))
-    return mean_test("ksd", embeddings, rng, influence)
+    kernel = (1 + squares / width) ** -0.5
+    slope = -(kernel**3) / width  # the gradient of k with respect to x is slope (x - y)
+
+    ahead = slope * (points @ score.T - np.sum(points * score, axis=1))  # s(y) . grad_x k
+    size = points.shape[1]
+    trace = -slope * size - 3 * kernel**5 / width**2 * squares
+    gram = kernel * (score @ score.T) + ahead + ahead.T + trace
+    direction = None
+    if fitted:
+        ahead = slope * (points @ grad_loss.T - np.sum(points * grad_loss, axis=1))
+        along = scale * (kernel * (score @ grad_loss.T) + ahead).mean(axis=1)
+        direction = (along, scale**2 * float((kernel * (grad_loss @ grad_loss.T)).mean()))
+    return mean_test("ksd", [_ensemble(gram, direction)], rng, influence)
 
 
 def adjusted(tests: Sequence[GlobalTest]) -> list[GlobalTest]:
