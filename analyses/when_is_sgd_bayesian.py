@@ -55,8 +55,8 @@ MODELS = HERE.parent / "models"
 RATES, BATCHES = (0.1, 0.2, 0.4), (4, 16)
 """Learning rates times the sharpness, and batch sizes."""
 GRID = [(rate, batch) for batch in BATCHES for rate in RATES]
-FEWER = 2
-"""Times fewer seeds of networks with depth, of which each costs as much more and differs by more."""
+FEWER, NEAR = 4, 2
+"""Times fewer seeds of networks with depth, of which each costs as much more and differs by more; less so in noise of one size."""
 MOMENTUM = 0.9
 RELAXATIONS = 10
 """Length of a run in relaxation times 1 / (learning rate x curvature) of its slowest mode, at the smallest rate."""
@@ -145,12 +145,13 @@ def main() -> None:
     prepare_jax()
     runs: list[dict] = []
     for column, (title, model) in enumerate(list(networks().items())[: arguments.networks]):
-        place = Place(model, arguments.num_seeds // (1 if title.startswith("one layer") else FEWER))
+        shallow = title.startswith("one layer")
+        place = Place(model, arguments.num_seeds // (1 if shallow else NEAR))
         for row, kind in enumerate(KINDS):
             if kind.name not in arguments.kinds:
                 continue
-            path = arguments.folder / f"{column}-{row}-{place.num_seeds}"
-            found = place.runs(kind, path)
+            num_seeds = arguments.num_seeds // (1 if shallow else NEAR if kind.noise == ONE_SIZE else FEWER)
+            found = place.runs(kind, num_seeds, arguments.folder / f"{column}-{row}-{num_seeds}")
             runs += [
                 {**run, "cells": [{"network": title, "kind": kind.name, **cell} for cell in run["cells"]]}
                 for run in found
@@ -167,8 +168,8 @@ def main() -> None:
 class Place:
     """A network with its curvature, noise and posteriors."""
 
-    def __init__(self, model: bvs.Model, num_seeds: int):
-        self.model, self.num_seeds = model, num_seeds
+    def __init__(self, model: bvs.Model, most_seeds: int):
+        self.model, self.most_seeds = model, most_seeds
         found = reference_point(model)
         self.minimum, self.least_loss = found.position, found.loss
         curvatures = np.asarray(hessian_eigenvalues(model, self.minimum), float)
@@ -181,16 +182,14 @@ class Place:
 
     @cached_property
     def starts(self) -> list[dict[str, np.ndarray]]:
-        """Draws of the posterior at the theoretical temperature of each cell."""
-        number = -(-self.num_seeds // STARTS)
+        """Draws of the posterior at the theoretical temperature of each cell, for as many seeds as any kind has."""
+        number = -(-self.most_seeds // STARTS)
         lengths = {"num_draws": number, "num_warmup": WARMUP, "record_positions": True}
         tree = self.posterior(self.scales, STARTS, **lengths, observables=["loss"])
         names = [name for name, _ in self.model.latents]
         cells = [{name: part(tree, i, STARTS)[name].values for name in names} for i in range(len(self.scales))]
         # Draw by draw, so that the first ones are of different chains.
-        return [
-            {name: np.concatenate(v.swapaxes(0, 1))[: self.num_seeds] for name, v in cell.items()} for cell in cells
-        ]
+        return [{name: np.concatenate(v.swapaxes(0, 1)) for name, v in cell.items()} for cell in cells]
 
     def posterior(self, scales: np.ndarray, num_chains: int, **settings: Any) -> xr.DataTree:
         """Exact draws at several n beta, each in so many chains."""
@@ -199,24 +198,27 @@ class Place:
         assert self.model.exact_sampler is not None
         return whole(bvs.simulate(self.model.exact_sampler, target, **settings))
 
-    def runs(self, kind: Kind, path: Path) -> list[dict]:
+    def runs(self, kind: Kind, num_seeds: int, path: Path) -> list[dict]:
         """All cells of one kind of SGD, with the seconds that they took; each run is kept once it has ended."""
         grid = np.arange(len(GRID)).reshape((len(BATCHES), -1) if kind.batch_is_static else (1, -1))
-        return [remembered_json(path / f"{i}.json", partial(self.timed, kind, rows)) for i, rows in enumerate(grid)]
+        return [
+            remembered_json(path / f"{i}.json", partial(self.timed, kind, num_seeds, rows))
+            for i, rows in enumerate(grid)
+        ]
 
-    def timed(self, kind: Kind, rows: np.ndarray) -> dict:
+    def timed(self, kind: Kind, num_seeds: int, rows: np.ndarray) -> dict:
         """Cells of one run, and its seconds."""
         started = time.monotonic()
-        return {"cells": self.cells(kind, rows), "seconds": time.monotonic() - started}
+        return {"cells": self.cells(kind, num_seeds, rows), "seconds": time.monotonic() - started}
 
-    def cells(self, kind: Kind, rows: np.ndarray) -> list[dict]:
+    def cells(self, kind: Kind, num_seeds: int, rows: np.ndarray) -> list[dict]:
         """Some cells of one kind of SGD, as one run."""
         rates, batches = (np.array([GRID[i][part] for i in rows]) for part in (0, 1))
-        batch: Any = int(batches[0]) if kind.batch_is_static else np.repeat(batches, self.num_seeds).astype(float)
-        rate = np.repeat(rates / self.sharpness, self.num_seeds)
+        batch: Any = int(batches[0]) if kind.batch_is_static else np.repeat(batches, num_seeds).astype(float)
+        rate = np.repeat(rates / self.sharpness, num_seeds)
         scales, places = self.scales[rows], [self.starts[i] for i in rows]
-        start = {name: np.concatenate([place[name] for place in places]) for name in places[0]}
-        target = bvs.Posterior(self.model, np.repeat(scales, self.num_seeds) / self.model.num_examples)
+        start = {name: np.concatenate([place[name][:num_seeds] for place in places]) for name in places[0]}
+        target = bvs.Posterior(self.model, np.repeat(scales, num_seeds) / self.model.num_examples)
         tree = bvs.simulate(
             kind.make(rate, batch, self.model.num_examples, self.noise),
             target,
@@ -230,14 +232,14 @@ class Place:
         )
         found, groups = [], ("posterior", "final_position")
         ensembles = [
-            xr.DataTree.from_dict({group: part(whole(tree), i, self.num_seeds, group) for group in groups})
+            xr.DataTree.from_dict({group: part(whole(tree), i, num_seeds, group) for group in groups})
             for i in range(len(rows))
         ]
         terms = [ensemble_scores(e, bvs.Posterior(self.model), self.chosen).terms for e in ensembles]
         kept = [np.flatnonzero(final_positions(e)[1]) for e in ensembles]
         fitted = [t["loss"].subset(k[::2]).scale() for t, k in zip(terms, kept, strict=True)]
         near = {name: np.concatenate([place[name][:CHAINS] for place in places]) for name in start}
-        fits = [len(k) > (1 - LOST_LIMIT) * self.num_seeds and f[0] > 0 for k, f in zip(kept, fitted, strict=True)]
+        fits = [len(k) > (1 - LOST_LIMIT) * num_seeds and f[0] > 0 for k, f in zip(kept, fitted, strict=True)]
         used = np.where(fits, [value for value, _ in fitted], scales)
         lengths = {"num_draws": DRAWS, "num_warmup": SETTLING, "initial": near}
         reference = self.posterior(used, CHAINS, **lengths, observables=sorted(self.chosen))
