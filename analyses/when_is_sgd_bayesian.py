@@ -56,7 +56,7 @@ RATES, BATCHES = (0.1, 0.2, 0.4), (4, 16)
 """Learning rates times the sharpness, and batch sizes."""
 GRID = [(rate, batch) for batch in BATCHES for rate in RATES]
 FEWER, NEAR = 4, 2
-"""Times fewer seeds of networks with depth, of which each costs as much more and differs by more; less so in noise of one size."""
+"""Times fewer seeds of networks with depth, of which each costs as much more and differs by more; and in noise of one size."""
 MOMENTUM = 0.9
 RELAXATIONS = 10
 """Length of a run in relaxation times 1 / (learning rate x curvature) of its slowest mode, at the smallest rate."""
