@@ -8,6 +8,7 @@ import pytest
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.comparison import record
+from bayes_vs_sgd.settings import Compare
 
 pytestmark = pytest.mark.smoke
 
@@ -117,3 +118,9 @@ def test_a_reference_whose_sampler_failed_on_simulated_data(target, reference, e
     found = bvs.compare(ensemble, reference, target)
     assert found.verdict == "no-verdict"
     assert found.reason == "Grid failed simulation-based calibration on this model family (p = 1e-05)"
+
+
+@pytest.mark.parametrize("setting", ["margin_scale", "margin_odds"])
+def test_a_margin_that_nothing_can_be_inside_of(setting, target):
+    with pytest.raises(bvs.InputError, match=r"the margin of \w+ is 0: give more than"):
+        bvs.Study(target.model, Compare(**{setting: 0.0}))

@@ -80,7 +80,7 @@ class Study:
         progress: bool = True,
         own: Mapping[str, Walk] | None = None,
     ):
-        self.own = dict(own or {})
+        self.own, self.margins = dict(own or {}), settings.margins
         for name in settings.dynamics:
             if name not in (*KNOWN_DYNAMICS, *self.own):
                 raise InputError(f"unknown dynamics {name!r}: {nearest(name, KNOWN_DYNAMICS)}")
@@ -241,7 +241,7 @@ class Study:
                 self._check_time(partial(simulate, dynamics, target, **shared, **lengths), num_steps)
             tree = simulate(dynamics, target, **shared, **lengths)
             (tree,) = self.judged(whole(tree))
-            moving = unsettled(tree, list(judged(self.chosen)), self.settings.margins)
+            moving = unsettled(tree, list(judged(self.chosen)), self.margins)
             left = (deadline - time.monotonic()) * tree.attrs.get("steps_per_second", np.inf)
             if not moving or num_steps >= shortest * 2**MAX_DOUBLINGS or left < num_steps:
                 return tree
@@ -292,7 +292,7 @@ class Study:
             seeds=seeds,
             inverse_temperature={k: None if v is None else v / num_examples for k, v in temperature.items()},
             fitted=chosen,
-            margins=self.settings.margins,
+            margins=self.margins,
             scores=seen,
             scale=self.scale,
             least_loss=self.minimum.loss,
