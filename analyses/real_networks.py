@@ -34,7 +34,13 @@ NETWORKS = ("tanh", "relu")
 ALONE = "SGD, loss alone"
 RULES = {"sgld": "Langevin", ALONE: ALONE, "sgd": "SGD", "sgd-momentum": "momentum", "adam": "Adam"}
 STARTS = ("posterior", "prior")
-MARKERS = {"loss": "o", "first_prediction": "s", "held_out_error": "^", "prediction_unseen": "D", "squared_norm": "x"}
+MARKERS = {
+    "root_excess_loss": "o",
+    "first_prediction": "s",
+    "held_out_error": "^",
+    "prediction_unseen": "D",
+    "root_squared_norm": "x",
+}
 """Of the primary observables: the last two are off the data, and of flat directions."""
 RATE, BATCH = 0.4, 4
 """Learning rate times the sharpness, and examples a step: a warm posterior, in which NUTS mixes."""
