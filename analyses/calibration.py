@@ -77,7 +77,7 @@ def main() -> None:
 def measured(pool, function: Callable[[int], list[tuple[dict, bool]]], repetitions: int) -> list[dict]:
     """How often something happened, by what is said of it, with intervals."""
     counts: dict[str, list[bool]] = {}
-    for found in pool.imap_unordered(function, range(repetitions)):
+    for found in pool.imap_unordered(function, range(repetitions), max(repetitions // 64, 1)):
         for about, happened in found:
             counts.setdefault(json.dumps(about), []).append(bool(happened))
     return [json.loads(about) | frequency(happened) for about, happened in sorted(counts.items())]

@@ -18,6 +18,7 @@ from ..comparison.verdict import MATCHES, MISMATCH, NO_VERDICT, OPEN
 from ..diagnostics import finite_or_none
 from ..dynamics import Fresh, FullBatch, Minibatch, Optimizer
 from ..errors import InputError
+from ..mean_square import is_nesterov
 from ..model import Model, Position
 from ..posterior import Posterior
 from ..results import final_positions
@@ -25,7 +26,7 @@ from ..settings import AuditSettings, Compare
 from . import local, path
 from .assumption import Assumption, measured, undefined
 from .production import entropy_production, shaken_directions
-from .refined import Description, describe, is_nesterov, own_name, refined_models
+from .refined import Description, describe, own_name, refined_models
 from .regularity import regularity
 from .step_size import small_steps, stability
 from .tails import SMALLEST, tail_index
@@ -225,8 +226,8 @@ def over_the_law(study: Study, tree: xr.DataTree, dynamics: Optimizer, place: lo
     """What the ensemble and its next steps say."""
     target, gradient, (rate, _) = study.target(study.scale), dynamics.gradient, rate_and_momentum(dynamics)
     found = [*tails(target, dynamics, tree, study.seed), constancy(target, dynamics, tree)]
-    found.append(path.stationarity(tree, list(judged(study.chosen)), study.settings.margins))
-    temperature = one_temperature(target, study.minimum.position, path.ended(tree), study.settings.margins)
+    found.append(path.stationarity(tree, list(judged(study.chosen)), study.margins))
+    temperature = one_temperature(target, study.minimum.position, path.ended(tree), study.margins)
     found += [] if temperature is None else [temperature]
     if is_plain(dynamics) and dynamics.objective == "loss" and place.has_variance:  # of which all these are made
         found.append(path.fluctuation_dissipation(target, gradient, rate, path.ended(tree), study.seed))

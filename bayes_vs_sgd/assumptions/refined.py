@@ -43,7 +43,7 @@ from ..dynamics.base import Dynamics
 from ..dynamics.gradients import Minibatch
 from ..dynamics.noise import NoisyGradient
 from ..dynamics.white_noise import WhiteNoise
-from ..mean_square import edge
+from ..mean_square import edge, is_nesterov
 from . import path
 from .assumption import Assumption
 from .tails import root_size, stable_scale
@@ -51,6 +51,8 @@ from .tails import root_size, stable_scale
 LEAST_SUBSTEPS = 4
 ADAPTIVE = {"adam": "Adam's equation", "rmsprop": "RMSprop's equation"}
 """Rules with an equation of their own, and what it is called."""
+DECAYS = {"adam": {"b1": 0.9, "b2": 0.999}, "rmsprop": {"decay": 0.9}}
+"""Optax's, by rule."""
 DISCRETE = 0.1
 """Share of the margin of a scale by which sub-steps may widen the sharpest mode."""
 
@@ -99,7 +101,7 @@ def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assu
     rate, batch, rule = float(dynamics.step_time), float(dynamics.gradient.batch_size), repr(dynamics.factory)
     noise, momentum = GaussianNoise(batch), float(dynamics.hyperparameters.get("momentum", 0.0))
     sharp = next((a.value for a in held if a.name == "small learning rate"), 0.0)
-    margin = study.settings.margins["log_deviation_ratio"]
+    margin = study.margins["log_deviation_ratio"]
     longer = substeps(sharp * edge(momentum, is_nesterov(dynamics)) / (1 - momentum), margin)  # steps of eta / (1 - mu)
     parts = substeps(sharp, margin) if is_underdamped(dynamics) else longer
     if rule in ADAPTIVE:
@@ -130,11 +132,10 @@ def own_equation(dynamics: Optimizer, parts: int, noise: NoisyGradient | None = 
     """
     rate, batch, rule = float(dynamics.step_time), float(dynamics.batch_size or 1), repr(dynamics.factory)
     hyper = {k: float(v) for k, v in dynamics.hyperparameters.items()}
-    if rule == "adam":
-        b1, b2, eps = (hyper.get(k, v) for k, v in (("b1", 0.9), ("b2", 0.999), ("eps", 1e-8)))
-        return AdamFlow(rate, batch, b1, b2, eps, parts)
-    if rule == "rmsprop":
-        return RMSpropFlow(rate, batch, hyper.get("decay", 0.9), hyper.get("eps", 1e-8), parts)
+    if rule in ADAPTIVE:
+        decays = [hyper.get(name, default) for name, default in DECAYS[rule].items()]
+        flow: Any = AdamFlow if rule == "adam" else RMSpropFlow
+        return flow(rate, batch, *decays, hyper.get("eps", 1e-8), parts)
     momentum = hyper.get("momentum", 0.0)
     noise = GaussianNoise(batch) if noise is None else noise
     if is_underdamped(dynamics):
@@ -146,11 +147,6 @@ def own_name(dynamics: Optimizer) -> str:
     """What the equation of an optimiser, with the noise of its batches, is called."""
     plain = "underdamped, anisotropic" if is_underdamped(dynamics) else "anisotropic Langevin"
     return ADAPTIVE.get(repr(dynamics.factory), plain)
-
-
-def is_nesterov(dynamics: Optimizer) -> bool:
-    """Whether momentum looks ahead."""
-    return bool(dict(dynamics.options).get("nesterov", False))
 
 
 def is_underdamped(dynamics: Optimizer) -> bool:
@@ -196,7 +192,5 @@ def agreement(study: Study, tree: xr.DataTree, other: xr.DataTree) -> tuple[list
     effects: list[Effect] = []
     tree, other = study.judged(tree, other)
     for label, item in judged(study.chosen).items():
-        effects += location_and_scale(
-            label, str(item.group), law(tree, label), law(other, label), study.settings.margins
-        )
+        effects += location_and_scale(label, str(item.group), law(tree, label), law(other, label), study.margins)
     return effects, rules.overall(rules.verdicts(effects)) if effects else rules.NO_VERDICT

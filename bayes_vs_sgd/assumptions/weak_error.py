@@ -25,12 +25,10 @@ from ..comparison.run import OutOfTime, Study, Walk
 from ..dynamics import Optimizer
 from ..errors import InputError
 from .assumption import CONFIDENCE, Assumption, judged, undefined
-from .refined import ADAPTIVE, Description, describe, own_equation
+from .refined import ADAPTIVE, DECAYS, Description, describe, own_equation
 
 NAME = "weak error"
 HALF = "at half the learning rate"
-DECAYS = {"adam": {"b1": 0.9, "b2": 0.999}, "rmsprop": {"decay": 0.9}}
-"""Optax's, by rule."""
 SQUARES = ("initial_scale", "eps_root")
 """Settings in units of the gradient squared."""
 STATISTIC = "largest difference from its own equation, in sd or in log sd"
@@ -52,9 +50,7 @@ def weak_error(study: Study, dynamics: Optimizer, plain: str, described: Descrip
     """
     effects = described.effects
     if not effects:
-        return undefined(
-            NAME, STATISTIC, 0.0, study.settings.margins["log_deviation_ratio"], "no observable has a spread"
-        )
+        return undefined(NAME, STATISTIC, 0.0, study.margins["log_deviation_ratio"], "no observable has a spread")
     held = [as_assumption(effect, len(effects)) for effect in effects]
     worst = max(
         range(len(held)), key=lambda i: (held[i].holds is False, held[i].holds is None, held[i].value / held[i].margin)

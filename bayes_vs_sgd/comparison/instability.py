@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..dynamics import Fresh, Minibatch, Optimizer
 from ..dynamics.base import Dynamics
-from ..mean_square import edge, growth, limit_of
+from ..mean_square import edge, growth, is_nesterov, limit_of
 from .spectrum import DEGENERATE
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def instability(study: "Study", dynamics: Dynamics) -> str:
     if not isinstance(dynamics, Optimizer) or repr(dynamics.factory) != "sgd" or not study.sharpness > 0:
         return ""
     rate, momentum = float(dynamics.step_time), float(dynamics.hyperparameters.get("momentum", 0.0))
-    highest = 2 * edge(momentum, bool(dict(dynamics.options).get("nesterov", False))) / study.sharpness
+    highest = 2 * edge(momentum, is_nesterov(dynamics)) / study.sharpness
     if rate > highest:
         return f"the learning rate {rate:.3g} is beyond {highest:.3g}, where the linearised dynamics at the minimum diverges"
     gradient = dynamics.gradient

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -152,7 +151,7 @@ def comparison_page(
         forests=forests,
         by_margin=svg(margin_figure(judged), "Verdict of each dynamics by how wide the margins are") if judged else "",
         kinds=svg(pattern_figure(kinds), "Probability of each kind of function by dynamics") if kinds else "",
-        odds_margin=np.exp(study.settings.margins["log_odds"]),
+        odds_margin=study.settings.margin_odds,
         properties=list(dict.fromkeys(entry.property for c in comparisons for entry in c.odds)),
         **law_figures(study, [c for c in judged if c.reference is not None]),
         notes=legend(comparisons).split("\n") if comparisons else [],
@@ -183,7 +182,7 @@ def law_figures(study: Study, comparisons: Sequence[Comparison]) -> dict[str, An
     ]
     paths = [
         svg(
-            path_figure(name, runs, study.settings.margins),
+            path_figure(name, runs, study.margins),
             f"Location and spread of {name} at a quarter, half and the end of each run",
         )
         for name in observables
