@@ -27,6 +27,12 @@ def exact(model, name, beta):
     return two_layer_log_evidence(x.reshape(len(x), -1), y.ravel(), hidden, noise, 1.0, beta)
 
 
+def not_refused(model, *args, **settings):
+    """The first answer of two keys that is trusted: one is refused by chance in 1e-3, so both in `RATE`."""
+    found = bvs.free_energy(model, *args, **settings)
+    return found if found.trusted else bvs.free_energy(model, *args, **settings, key=1)
+
+
 @pytest.mark.law
 @pytest.mark.parametrize(
     "case", [c if c in ("tempered", "network") else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
@@ -35,7 +41,7 @@ def test_it_is_the_exact_one(case, load, x64):
     """Within Student's quantile at a false alarm of 1e-6, and within .1 nat."""
     name, config, beta = CASES[case]
     model = load(name, **config)
-    found = bvs.free_energy(model, beta, num_particles=1000)
+    found = not_refused(model, beta, num_particles=1000)
     evidence, integral = found.log_evidence, found.thermodynamic_integration
     gap = evidence.value - exact(model, name, beta)
     assert abs(gap) < stats.t.isf(RATE / 2, 3) * evidence.standard_error
@@ -74,7 +80,7 @@ def test_replicates_that_are_kept_are_not_run_again(load, x64, tmp_path, monkeyp
 def test_twenty_dimensions(load, x64):
     """Within .1 nat and three replicate standard errors of the closed form."""
     model = load("linear_regression", covariance=(1.0,) * 20, num_examples=100)
-    found = bvs.free_energy(model, num_replicates=8)
+    found = not_refused(model, num_replicates=8)
     gap = found.log_evidence.value - exact(model, "linear_regression", 1.0)
     assert abs(gap) < 0.1
     assert abs(gap) < stats.t.isf(RATE / 2, 7) * found.log_evidence.standard_error
@@ -98,7 +104,7 @@ def test_a_network_on_fifty_examples(x64):
         with numpyro.plate("examples", x.shape[0]):
             numpyro.sample("y", dist.Normal(x @ (second @ first), 0.5), obs=y)
 
-    found = bvs.free_energy(bvs.Model(program, {"x": x, "y": y}), num_replicates=8)
+    found = not_refused(bvs.Model(program, {"x": x, "y": y}), num_replicates=8)
     gap = found.log_evidence.value + 39.644004
     assert abs(gap) < 0.1
     assert abs(gap) < stats.t.isf(RATE / 2, 7) * found.log_evidence.standard_error
