@@ -8,11 +8,11 @@ grad L), the other half is held against the posterior at that temperature, in th
 place, spread and temperature of the sharpest and the flattest mode. The flat directions, which take 1/(learning rate x
 temperature) steps to move, are left to ``compare``; the prior's pull is in what is descended.
 
-All learning rates (and batch sizes, where noise is Gaussian) of a network are one run, and what is cut off goes on after the
-last of them (``--folder``). The reason of a mismatch is the smallest repair in the map itself that makes a match: plain SGD for
-the rule, Gaussian noise of the same covariance, isotropic noise of the same trace and then of one size everywhere, a quarter of
-the learning rate and of the batch (the same temperature). It stands in the cell; in the numbers also what the audit says at the
-minimum and where the runs end. Writes the figure and its numbers beside this file.
+The cells of a kind are one program, compiled once (once a batch size, where batches are drawn), and what is cut off goes on
+after the last of them (``--folder``). The reason of a mismatch is the smallest repair in the map itself that makes a match:
+plain SGD for the rule, Gaussian noise of the same covariance, isotropic noise of the same trace and then of one size everywhere,
+a quarter of the learning rate and of the batch (the same temperature). It stands in the cell; in the numbers also what the audit
+says at the minimum and where the runs end. Writes the figure and its numbers beside this file.
 """
 
 import argparse
@@ -56,7 +56,8 @@ RATES, BATCHES = (0.1, 0.2, 0.4), (4, 16)
 """Learning rates times the sharpness, and batch sizes."""
 GRID = [(rate, batch) for batch in BATCHES for rate in RATES]
 FEWER, NEAR = 4, 2
-"""Times fewer seeds of networks with depth, of which each costs as much more and differs by more; and in noise of one size."""
+"""Times fewer seeds of networks with depth, of which each costs as much more and differs by more; in noise of one size; and of
+those without depth where noise takes all examples one by one."""
 MOMENTUM = 0.9
 RELAXATIONS = 10
 """Length of a run in relaxation times 1 / (learning rate x curvature) of its slowest mode, at the smallest rate."""
@@ -150,7 +151,8 @@ def main() -> None:
         for row, kind in enumerate(KINDS):
             if kind.name not in arguments.kinds:
                 continue
-            num_seeds = arguments.num_seeds // (1 if shallow else NEAR if kind.noise == ONE_SIZE else FEWER)
+            fewer = (NEAR if kind.noise == ISOTROPIC else 1) if shallow else NEAR if kind.noise == ONE_SIZE else FEWER
+            num_seeds = arguments.num_seeds // fewer
             found = place.runs(kind, num_seeds, arguments.folder / f"{column}-{row}-{num_seeds}")
             runs += [
                 {**run, "cells": [{"network": title, "kind": kind.name, **cell} for cell in run["cells"]]}
@@ -199,7 +201,7 @@ class Place:
         return whole(bvs.simulate(self.model.exact_sampler, target, **settings))
 
     def runs(self, kind: Kind, num_seeds: int, path: Path) -> list[dict]:
-        """All cells of one kind of SGD, with the seconds that they took; each run is kept once it has ended."""
+        """All cells of one kind of SGD, with the seconds that they took; those of one program are kept once they have ended."""
         grid = np.arange(len(GRID)).reshape((len(BATCHES), -1) if kind.batch_is_static else (1, -1))
         return [
             remembered_json(path / f"{i}.json", partial(self.timed, kind, num_seeds, rows))
@@ -213,38 +215,18 @@ class Place:
 
     def cells(self, kind: Kind, num_seeds: int, rows: np.ndarray) -> list[dict]:
         """Some cells of one kind of SGD, as one run."""
-        rates, batches = (np.array([GRID[i][part] for i in rows]) for part in (0, 1))
-        batch: Any = int(batches[0]) if kind.batch_is_static else np.repeat(batches, num_seeds).astype(float)
-        rate = np.repeat(rates / self.sharpness, num_seeds)
         scales, places = self.scales[rows], [self.starts[i] for i in rows]
-        start = {name: np.concatenate([place[name][:num_seeds] for place in places]) for name in places[0]}
-        target = bvs.Posterior(self.model, np.repeat(scales, num_seeds) / self.model.num_examples)
-        tree = bvs.simulate(
-            kind.make(rate, batch, self.model.num_examples, self.noise),
-            target,
-            key=0,
-            initial=start,
-            num_chains=len(rate),
-            num_steps=self.num_steps,
-            num_draws=1,
-            observables=sorted(self.chosen),
-            progress=False,
-        )
-        found, groups = [], ("posterior", "final_position")
-        ensembles = [
-            xr.DataTree.from_dict({group: part(whole(tree), i, num_seeds, group) for group in groups})
-            for i in range(len(rows))
-        ]
+        found, ensembles = [], [self.ensemble(kind, num_seeds, i) for i in rows]
         terms = [ensemble_scores(e, bvs.Posterior(self.model), self.chosen).terms for e in ensembles]
         kept = [np.flatnonzero(final_positions(e)[1]) for e in ensembles]
         fitted = [t["loss"].subset(k[::2]).scale() for t, k in zip(terms, kept, strict=True)]
-        near = {name: np.concatenate([place[name][:CHAINS] for place in places]) for name in start}
+        near = {name: np.concatenate([place[name][:CHAINS] for place in places]) for name in places[0]}
         fits = [len(k) > (1 - LOST_LIMIT) * num_seeds and f[0] > 0 for k, f in zip(kept, fitted, strict=True)]
         used = np.where(fits, [value for value, _ in fitted], scales)
         lengths = {"num_draws": DRAWS, "num_warmup": SETTLING, "initial": near}
         reference = self.posterior(used, CHAINS, **lengths, observables=sorted(self.chosen))
         for index, (value, error) in enumerate(fitted):
-            cell: dict = {"rate": float(rates[index]), "batch": int(batches[index])}
+            cell: dict = dict(zip(("rate", "batch"), GRID[rows[index]], strict=True))
             cell["audit"] = self.audit(kind, cell["rate"], cell["batch"], ensembles[index])
             cell |= dict.fromkeys(("temperature", "error")) | {
                 "verdict": rules.NO_VERDICT,
@@ -257,6 +239,27 @@ class Place:
                 cell |= self.decided(ensembles[index], other, terms[index], tested, value)
             found.append(cell)
         return found
+
+    def ensemble(self, kind: Kind, num_seeds: int, index: int) -> xr.DataTree:
+        """Runs of one cell, one at a time: those of all cells would not fit the cache, and they compile once."""
+        rate, batch = GRID[index]
+        tree = bvs.simulate(
+            self.dynamics(kind, rate, batch),
+            bvs.Posterior(self.model, self.scales[index] / self.model.num_examples),
+            key=index,
+            initial={name: v[:num_seeds] for name, v in self.starts[index].items()},
+            num_chains=num_seeds,
+            num_steps=self.num_steps,
+            num_draws=1,
+            observables=sorted(self.chosen),
+            progress=False,
+        )
+        return whole(tree)
+
+    def dynamics(self, kind: Kind, rate: float, batch: int) -> bvs.Optimizer:
+        """A cell's; the batch is a number that compiles once, unless it is of examples."""
+        size = batch if kind.batch_is_static else float(batch)
+        return kind.make(rate / self.sharpness, size, self.model.num_examples, self.noise)
 
     def decided(
         self, tree: xr.DataTree, reference: xr.Dataset, terms: dict[str, SteinTerms], tested: np.ndarray, fitted: float
@@ -274,7 +277,7 @@ class Place:
 
     def audit(self, kind: Kind, rate: float, batch: int, tree: xr.DataTree) -> list[str]:
         """Assumptions that the audit finds broken at the minimum, and where the runs end."""
-        dynamics = kind.make(rate / self.sharpness, batch, self.model.num_examples, self.noise)
+        dynamics = self.dynamics(kind, rate, batch)
         target = bvs.Posterior(self.model)
         root = preconditioner(target, dynamics, self.minimum)
         place = local.local(target, dynamics.gradient, self.minimum, root)

@@ -78,11 +78,13 @@ def network(config: Config, weights: list, given: dict) -> bvs.Model:
     shapes, noise, prior_scale = tuple(w.shape for w in weights), config.noise, config.prior_scale
 
     def program(x, y=None):
-        hidden = x
-        for name, shape in zip(layers, shapes, strict=True):
-            hidden = hidden @ numpyro.sample(name, dist.Normal(0, prior_scale).expand(shape).to_event(2)).T
+        weights = [
+            numpyro.sample(name, dist.Normal(0, prior_scale).expand(shape).to_event(2))
+            for name, shape in zip(layers, shapes, strict=True)
+        ]
+        outputs = jnp.linalg.multi_dot([x, *(w.T for w in weights)])  # in the order that takes the fewest operations
         with numpyro.plate("examples", x.shape[0]):
-            numpyro.sample("y", dist.Normal(hidden, noise).to_event(1), obs=y)
+            numpyro.sample("y", dist.Normal(outputs, noise).to_event(1), obs=y)
 
     return bvs.Model(
         program,
