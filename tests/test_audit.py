@@ -18,7 +18,7 @@ from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.assumptions import local, path, step_size
-from bayes_vs_sgd.assumptions.assumption import judged
+from bayes_vs_sgd.assumptions.assumption import from_interval
 from bayes_vs_sgd.assumptions.audit import assumptions, constancy, described_by, preconditioner, tails
 from bayes_vs_sgd.assumptions.refined import Description, describe, refined_models, substeps
 from bayes_vs_sgd.assumptions.tails import stable_scale
@@ -323,7 +323,7 @@ def test_it_ends_in_one_sentence_and_a_page(load, tmp_path):
     ],
 )
 def test_an_interval_in_words(bounds, said):
-    assert interval(judged("a", "b", 1.0, bounds, 0.0, 1.0)) == said
+    assert interval(from_interval("a", "b", 1.0, bounds, 0.0, 1.0)) == said
 
 
 @pytest.mark.exact
@@ -607,13 +607,13 @@ def test_stable_noise_of_a_known_scale():
 def test_the_clock_that_waits_goes_as_far_as_the_run(load):
     """Mean operational time of 32 steps, half the free displacement of K = 1, and that of SGD: 32 eta / (n beta)."""
     study = bvs.Study(load("linear_regression", **HADAMARD), Compare(learning_rate=0.1), progress=False)
-    slow = judged("diffusion", "exponent", -0.3, (-0.32, -0.28), 0.0, 0.1)
+    slow = from_interval("diffusion", "exponent", -0.3, (-0.32, -0.28), 0.0, 0.1)
     models = refined_models(study, bvs.SGD(0.1, 8), "own", [slow])
     clock = models["time-fractional Langevin"]
     assert float(clock.alpha) == pytest.approx(0.7)
     reading = free_displacement(0.5, 32 * float(clock.time_step), 0.7)
     assert reading == pytest.approx(32 * 0.1 / study.scale, rel=1e-5)
-    fast = judged("diffusion", "exponent", 0.3, (0.28, 0.32), 0.0, 0.1)
+    fast = from_interval("diffusion", "exponent", 0.3, (0.28, 0.32), 0.0, 0.1)
     assert "time-fractional Langevin" not in refined_models(study, bvs.SGD(0.1, 8), "own", [fast])
 
 

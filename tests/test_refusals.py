@@ -1,5 +1,7 @@
 """What cannot be compared is refused in one line that says how to mend it."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -118,6 +120,21 @@ def test_a_reference_whose_sampler_failed_on_simulated_data(target, reference, e
     found = bvs.compare(ensemble, reference, target)
     assert found.verdict == "no-verdict"
     assert found.reason == "Grid failed simulation-based calibration on this model family (p = 1e-05)"
+
+
+def test_a_reference_whose_mean_loss_is_not_the_exact_one(load):
+    """Langevin dynamics as the reference, well mixed: at half the largest stable step its loss is not the posterior's."""
+    regression = bvs.Posterior(load("linear_regression", covariance=(2.0, 0.5), num_examples=32))
+    run = draws(regression, regression.model.exact_sampler, num_chains=200, num_draws=1)
+    right = draws(regression, regression.model.exact_sampler, num_chains=8, num_draws=1000)
+    assert bvs.compare(run, right, regression).verdict != "no-verdict"
+    coarse = draws(regression, bvs.SGLD(0.02, batch_size=None), num_chains=64, num_steps=4000, num_draws=1000)
+    found = bvs.compare(run, coarse, regression)
+    assert found.reference.passed
+    assert found.verdict == "no-verdict"
+    assert re.match(
+        r"the reference is wrong: its mean loss is [\d.]+ ± [\d.e-]+, and exactly it is [\d.]+", found.reason
+    )
 
 
 @pytest.mark.parametrize("setting", ["margin_scale", "margin_odds"])

@@ -63,10 +63,10 @@ def measured(
 ) -> Assumption:
     """Return an assumption judged by the normal interval of a value with a standard error."""
     half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * error
-    return judged(name, statistic, value, (value - half, value + half), null, margin, note)
+    return from_interval(name, statistic, value, (value - half, value + half), null, margin, note)
 
 
-def judged(
+def from_interval(
     name: str,
     statistic: str,
     value: float,

@@ -24,7 +24,7 @@ from ..dynamics.noise import GaussianNoise, StableNoise
 from ..errors import InputError
 from ..model import Position
 from ..posterior import Posterior
-from .assumption import Assumption, judged, measured, undefined
+from .assumption import Assumption, from_interval, measured, undefined
 
 NUM_PROBES = 32
 """Random vectors beyond 2,000 parameters."""
@@ -300,7 +300,7 @@ def non_degeneracy(place: Local, target: Posterior) -> Assumption:
     if known is not None:
         note += f"; learning coefficient {known.value:g} for d/2 = {size / 2:g}"
     share = 1 - curved / size
-    return judged("non-degeneracy", "share of flat directions", share, (share, share), 0.0, DEGENERACY, note)
+    return from_interval("non-degeneracy", "share of flat directions", share, (share, share), 0.0, DEGENERACY, note)
 
 
 def central_limit(target: Posterior, gradient: Gradient, position: Position, seed: int = 0) -> Assumption:
@@ -310,7 +310,7 @@ def central_limit(target: Posterior, gradient: Gradient, position: Position, see
     """
     statistic = "excess kurtosis of the noise"
     if not has_variance(gradient):
-        return judged("central limit", statistic, np.inf, (np.inf, np.inf), 0.0, KURTOSIS, NO_VARIANCE)
+        return from_interval("central limit", statistic, np.inf, (np.inf, np.inf), 0.0, KURTOSIS, NO_VARIANCE)
     sampled = isinstance(gradient, Minibatch) and not isinstance(gradient, Fresh)
     if target.model.num_parameters > DENSE:
         directions = np.random.default_rng(seed).normal(size=(NUM_PROBES, target.model.num_parameters))
@@ -353,4 +353,4 @@ def prior_share(place: Local, target: Posterior, position: Position) -> Assumpti
     values, vectors = np.linalg.eigh(total)
     share = np.einsum("ij,ik,kj->j", vectors, prior, vectors) / np.where(values > 0, values, np.nan)
     value = float(np.nanmax(share))
-    return judged("prior", "largest share of the prior in a mode's curvature", value, (value, value), 0.0, PRIOR)
+    return from_interval("prior", "largest share of the prior in a mode's curvature", value, (value, value), 0.0, PRIOR)

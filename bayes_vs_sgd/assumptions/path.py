@@ -29,7 +29,7 @@ from ..posterior import Posterior
 from ..results import final_positions
 from ..simulate import simulate
 from ..theory.quadratic import production_rate
-from .assumption import Assumption, judged, measured
+from .assumption import Assumption, from_interval, measured
 from .local import COMMUTATION, Local, drawn
 
 BALANCE, EXPONENT, REPETITION = 0.1, 0.1, 0.1
@@ -198,7 +198,7 @@ def stationarity(tree: xr.DataTree, names: list[str], margins: Margins = MARGINS
     moving, statistic = unsettled(tree, names, margins), "share of observables not shown to be stationary"
     if not moving:
         value = np.nan if moving is None else 0.0
-        return judged("stationarity", statistic, value, (value, value), 0.0, 0.0)
+        return from_interval("stationarity", statistic, value, (value, value), 0.0, 0.0)
     share, note = len(moving) / len(names), f"{', '.join(moving)} may still depend on the start"
     holds = False if hopeless(tree, moving, 1.0) else None
     return Assumption("stationarity", statistic, share, (share, share), 0.0, 0.0, holds, note)

@@ -19,7 +19,7 @@ the rate may be off.
 import numpy as np
 from jaxtyping import Float
 
-from .assumption import CONFIDENCE, Assumption, judged, undefined
+from .assumption import CONFIDENCE, Assumption, from_interval, undefined
 from .local import COMMUTATION, ROUNDING, Local
 
 MOST_SHAKEN = 3
@@ -67,7 +67,7 @@ def entropy_production(
     size, reach = np.linalg.norm(root), np.quantile(distances, CONFIDENCE)
     value, interval = size**2 - np.mean(distances**2), (max(size - reach, 0.0) ** 2, (size + reach) ** 2)
     note = f"from trajectories alone; {np.mean(distances**2):.2g} of chance taken off"
-    return judged("entropy production", statistic, float(value), interval, 0.0, PRODUCTION, note)
+    return from_interval("entropy production", statistic, float(value), interval, 0.0, PRODUCTION, note)
 
 
 def moments(x: Float[np.ndarray, "chain step k"]) -> Float[np.ndarray, "chain 3 k k"]:

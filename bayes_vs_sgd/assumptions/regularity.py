@@ -16,7 +16,7 @@ import xarray as xr
 from ..errors import InputError
 from ..learning_coefficient import ALONE, learning_coefficient
 from ..posterior import Posterior
-from .assumption import Assumption, judged, undefined
+from .assumption import Assumption, from_interval, undefined
 
 NAME = "regularity"
 STATISTIC = "learning coefficient over d/2"
@@ -43,7 +43,7 @@ def regularity(reference: xr.DataTree, target: Posterior) -> Assumption:
     said = f"{found.value:.3g} ± {found.standard_error:.2g} at n beta = {float(target.scale):.3g}, d/2 = {half:g}"
     known = "" if found.truth is None else f"; as n grows {found.truth['value']:g}"
     if found.trusted:
-        return judged(NAME, STATISTIC, found.value / half, (low, high), 1.0, IRREGULAR, said + known)
+        return from_interval(NAME, STATISTIC, found.value / half, (low, high), 1.0, IRREGULAR, said + known)
     doubts = "; ".join(f"{ALONE}: `llc` asks a second" if ALONE in doubt else doubt for doubt in found.warnings)
     return Assumption(NAME, STATISTIC, found.value / half, (low, high), 1.0, IRREGULAR, None, f"{said}; {doubts}")
 

@@ -13,7 +13,7 @@ from ..dynamics.gradients import Minibatch
 from ..mean_square import edge, mean_square_limit
 from ..model import Position
 from ..posterior import Posterior
-from .assumption import Assumption, judged
+from .assumption import Assumption, from_interval
 from .local import Local
 
 SMALL = 0.2
@@ -25,7 +25,7 @@ def small_steps(place: Local, learning_rate: float, momentum: float = 0.0, neste
     """Eta lambda over 1 + mu, lambda the largest (preconditioned) curvature: 2 is the edge of stability."""
     low, high = (learning_rate * bound / edge(momentum, nesterov) for bound in place.sharpness)
     note = "" if low == high else f"sharpness by {LANCZOS} Lanczos products, and how much of it they may miss"
-    return judged("small learning rate", "learning rate x sharpness", low, (low, high), 0.0, SMALL, note)
+    return from_interval("small learning rate", "learning rate x sharpness", low, (low, high), 0.0, SMALL, note)
 
 
 def stability(target: Posterior, batch_size: int, learning_rate: float, position: Position) -> Assumption | None:
@@ -36,7 +36,7 @@ def stability(target: Posterior, batch_size: int, learning_rate: float, position
     value = learning_rate / limit
     sharp, error = batch_sharpness(target, batch_size, position)
     note = f"limit {limit:.3g}; batch sharpness {sharp:.3g} ± {error:.1g} beside 2/eta = {2 / learning_rate:.3g}"
-    return judged(
+    return from_interval(
         "mean-square stability", "learning rate over its mean-square limit", value, (value, value), 0.0, 1.0, note
     )
 

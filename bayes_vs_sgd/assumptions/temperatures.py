@@ -16,7 +16,7 @@ from ..curvature import DENSE, hessian
 from ..margins import MARGINS, Margins
 from ..model import Position
 from ..posterior import Posterior
-from .assumption import CONFIDENCE, Assumption, judged
+from .assumption import CONFIDENCE, Assumption, from_interval
 from .local import FLAT
 
 MOST_DIRECTIONS = 8
@@ -65,7 +65,7 @@ def one_temperature(
     if not known.all():
         interval = interval[0], np.inf
     statistic = "range of log temperature over layers and directions"
-    return judged("one temperature", statistic, value, interval, 0.0, margins["log_temperature"], note)
+    return from_interval("one temperature", statistic, value, interval, 0.0, margins["log_temperature"], note)
 
 
 def directions(target: Posterior, position: Position) -> np.ndarray:

@@ -24,7 +24,7 @@ from ..comparison.effects import Effect
 from ..comparison.run import OutOfTime, Study, Walk
 from ..dynamics import Optimizer
 from ..errors import InputError
-from .assumption import CONFIDENCE, Assumption, judged, undefined
+from .assumption import CONFIDENCE, Assumption, from_interval, undefined
 from .refined import ADAPTIVE, DECAYS, Description, describe, own_equation
 
 NAME = "weak error"
@@ -70,7 +70,7 @@ def as_assumption(effect: Effect, number: int) -> Assumption:
     size, level = abs(effect.value), (1 - CONFIDENCE) / 2
     low, high = (float(stats.norm.isf(p)) * effect.standard_error for p in (level / number, level))
     note = f"{effect.observable}, {effect.kind.replace('_', ' ')} {effect.value:+.3f}"
-    return judged(NAME, STATISTIC, size, (max(size - low, 0.0), size + high), 0.0, effect.margin, note)
+    return from_interval(NAME, STATISTIC, size, (max(size - low, 0.0), size + high), 0.0, effect.margin, note)
 
 
 def at_half(study: Study, dynamics: Optimizer, plain: str, described: Description) -> Description:
