@@ -5,8 +5,11 @@ On a quadratic the mean of a mode decays where :math:`\eta \lambda < 2 (1 + \mu)
 .. math:: S' = (I - \eta H) S (I - \eta H) + \frac{\eta^2}{B} \Big( \frac1n \sum_i H_i S H_i - H S H \Big) + \dots
 
 with H_i the Hessian of one example: they are bounded only where this map contracts, which may end long before eta lambda = 2.
-On isotropic Gaussian inputs, with batches of one, it ends at 2/(d + 2).
+On isotropic Gaussian inputs, with batches of one, it ends at 2/(d + 2). With momentum the map is of the moments of parameters and
+momentum together; batches are drawn independently.
 """
+
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import bisect
+from scipy.sparse.linalg import LinearOperator, eigs
 
 from .curvature import DENSE
 from .dynamics import Optimizer
@@ -40,16 +44,18 @@ def is_nesterov(dynamics: Optimizer) -> bool:
     return bool(dict(dynamics.options).get("nesterov", False))
 
 
-def mean_square_limit(target: Posterior, position: Position, batch_size: float) -> float | None:
+def mean_square_limit(
+    target: Posterior, position: Position, batch_size: float, momentum: float = 0.0, nesterov: bool = False
+) -> float | None:
     """Largest learning rate of SGD that keeps second moments bounded where the loss curves; None if too dear or nearly 0."""
     modes = curved_modes(target, position)
-    return None if modes is None else limit_of(*modes, batch_size)
+    return None if modes is None else limit_of(*modes, batch_size, momentum, nesterov)
 
 
 def curved_modes(
     target: Posterior, position: Position
-) -> tuple[Float[np.ndarray, "n k k"], Float[np.ndarray, " k"]] | None:
-    """Hessians of the examples within the directions that curve, and the eigenvalues of their mean there."""
+) -> tuple[Float[np.ndarray, "k*k k*k"], Float[np.ndarray, " k"]] | None:
+    """Mean products of the examples' Hessians within the directions that curve, and the eigenvalues of their mean there."""
     size, number = target.model.num_parameters, target.model.num_examples
     if size > DENSE or not target.model.holds_examples or number * size**2 > MOST_NUMBERS:
         return None
@@ -59,37 +65,71 @@ def curved_modes(
     if not 0 < kept.sum() <= MOST_MODES:
         return None
     within = np.einsum("ai,nab,bj->nij", vectors[:, kept], hessians, vectors[:, kept], optimize=True)
-    return within, values[kept]
+    return products(within), values[kept]
 
 
-def limit_of(within: Float[np.ndarray, "n k k"], values: Float[np.ndarray, " k"], batch_size: float) -> float | None:
-    """Learning rate at which second moments no longer shrink, at most 2 over the largest curvature; None where it is nearly 0."""
-    highest = 2 / float(values[-1])
-    if growth(within, values, batch_size, highest * (1 - 1e-9)) < 1:
+def products(hessians: Float[np.ndarray, "n k k"]) -> Float[np.ndarray, "k*k k*k"]:
+    """The map of S to the mean of H_i S H_i, both as vectors."""
+    number, size, _ = hessians.shape
+    flat = hessians.reshape(number, -1)
+    mean = (flat.T @ flat / number).reshape(size, size, size, size)  # H_ij H_kl
+    return mean.transpose(0, 2, 1, 3).reshape(size**2, size**2)
+
+
+def limit_of(
+    second: Float[np.ndarray, "k*k k*k"],
+    values: Float[np.ndarray, " k"],
+    batch_size: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+) -> float | None:
+    """Learning rate at which second moments no longer shrink, at most that at which the mean does not; None if nearly 0."""
+    highest = 2 * edge(momentum, nesterov) / float(values[-1])
+
+    def excess(rate: float) -> float:
+        return growth(second, values, batch_size, rate, momentum, nesterov) - 1
+
+    if excess(highest * (1 - 1e-9)) < 0:
         return highest
-    if growth(within, values, batch_size, LOWEST * highest) >= 1:  # the examples bend by far more than their mean
+    if excess(LOWEST * highest) >= 0:  # the examples bend by far more than their mean
         return None
-    limit = bisect(
-        lambda rate: growth(within, values, batch_size, rate) - 1, LOWEST * highest, highest, xtol=1e-6 * highest
-    )
-    return float(limit)  # pyright: ignore[reportArgumentType]
+    return float(bisect(excess, LOWEST * highest, highest, xtol=1e-6 * highest))  # pyright: ignore[reportArgumentType]
 
 
 def growth(
-    within: Float[np.ndarray, "n k k"], values: Float[np.ndarray, " k"], batch_size: float, rate: float
+    second: Float[np.ndarray, "k*k k*k"],
+    values: Float[np.ndarray, " k"],
+    batch_size: float,
+    rate: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
 ) -> float:
-    """Factor by which second moments grow in a step of SGD, by power iteration on positive matrices, which the map keeps."""
-    moment, found = np.eye(len(values)), 0.0
-    mean, step = np.diag(values), np.diag(1 - rate * values)
-    for _ in range(1000):
-        halves = within @ moment
-        spread = np.einsum("nij,nkj->ik", halves, within, optimize=True) / len(within) - mean @ moment @ mean
-        moment = step @ moment @ step + rate**2 / batch_size * spread
-        before, found = found, float(np.trace(moment))
-        moment /= found
-        if abs(found - before) < 1e-10 * found:
-            break
-    return found
+    """Factor by which second moments grow in a step of SGD in the long run: the spectral radius of their map.
+
+    ``second`` and ``values`` are those of ``curved_modes``. The state is z = (theta, m), m the momentum, and obeys
+    z' = F z + G H_B theta; without momentum it is theta alone.
+    """
+    if momentum:
+        ahead = momentum if nesterov else 0.0
+        own = np.array([[1.0, -rate * (momentum * ahead if nesterov else momentum)], [0.0, momentum]])
+        added = np.array([-rate * (1 + ahead), 1.0])
+    else:
+        own, added = np.ones((1, 1)), np.array([-rate])
+    size = len(values)
+    mean = np.diag(values)
+    step = np.kron(own, np.eye(size)) + np.kron(np.outer(added, np.eye(len(own))[0]), mean)
+
+    def moved(flat: np.ndarray) -> np.ndarray:
+        moment = flat.reshape(step.shape)
+        place = moment[:size, :size]
+        spread = (second @ place.ravel()).reshape(place.shape) - mean @ place @ mean
+        return (step @ moment @ step.T + np.kron(np.outer(added, added), spread) / batch_size).ravel()
+
+    start = np.eye(len(step)).ravel()
+    if len(start) == 1:
+        return float(moved(start)[0])
+    operator: Any = LinearOperator((len(start), len(start)), matvec=moved, dtype=float)  # pyright: ignore[reportCallIssue]
+    return float(np.abs(eigs(operator, k=1, v0=start, return_eigenvectors=False)[0]))
 
 
 @eqx.filter_jit

@@ -210,14 +210,15 @@ def at_a_point(
 ) -> list[Assumption]:
     """What the Hessian and the gradients of the examples say at one position."""
     gradient, num_examples = dynamics.gradient, target.model.num_examples
-    rate, momentum = rate_and_momentum(dynamics)
+    steps = (*rate_and_momentum(dynamics), is_nesterov(dynamics))
     found = [local.central_limit(target, gradient, position, seed), local.isotropy(place)]
-    found += [local.commutation(place), small_steps(place, rate, momentum, is_nesterov(dynamics))]
+    found += [local.commutation(place), small_steps(place, *steps)]
     if place.hessian is not None:
         found.append(local.non_degeneracy(place, target))
     if isinstance(gradient, Minibatch) and not isinstance(gradient, Fresh):
         found.append(path.repetition(target, gradient, position, max(num_examples // gradient.batch_size, 1), seed))
-        limit = stability(target, gradient.batch_size, rate, position) if is_plain(dynamics) else None
+        descends = repr(dynamics.factory) == "sgd"
+        limit = stability(target, gradient.batch_size, position, *steps) if descends else None
         found += [] if limit is None else [limit]
     return found
 

@@ -28,14 +28,22 @@ def small_steps(place: Local, learning_rate: float, momentum: float = 0.0, neste
     return from_interval("small learning rate", "learning rate x sharpness", low, (low, high), 0.0, SMALL, note)
 
 
-def stability(target: Posterior, batch_size: int, learning_rate: float, position: Position) -> Assumption | None:
+def stability(
+    target: Posterior,
+    batch_size: int,
+    position: Position,
+    learning_rate: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+) -> Assumption | None:
     """Learning rate over the mean-square limit, which must be below 1; None where the limit is too dear."""
-    limit = mean_square_limit(target, position, batch_size)
+    limit = mean_square_limit(target, position, batch_size, momentum, nesterov)
     if limit is None:
         return None
     value = learning_rate / limit
     sharp, error = batch_sharpness(target, batch_size, position)
-    note = f"limit {limit:.3g}; batch sharpness {sharp:.3g} ± {error:.1g} beside 2/eta = {2 / learning_rate:.3g}"
+    sharpest = 2 * edge(momentum, nesterov) / learning_rate
+    note = f"limit {limit:.3g}; batch sharpness {sharp:.3g} ± {error:.1g}, beside {sharpest:.3g} where the mean grows"
     return from_interval(
         "mean-square stability", "learning rate over its mean-square limit", value, (value, value), 0.0, 1.0, note
     )

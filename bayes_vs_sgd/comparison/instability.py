@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def instability(study: "Study", dynamics: Dynamics) -> str:
     """What limit a learning rate of SGD, with or without momentum, is beyond at the minimum; nothing where it is not.
 
-    The mean-square limit is of batches drawn independently, without momentum.
+    The mean-square limit is of batches drawn independently.
     """
     if not isinstance(dynamics, Optimizer) or repr(dynamics.factory) != "sgd" or not study.sharpness > 0:
         return ""
@@ -27,14 +27,15 @@ def instability(study: "Study", dynamics: Dynamics) -> str:
     if rate > highest:
         return f"the learning rate {rate:.3g} is beyond {highest:.3g}, where the linearised dynamics at the minimum diverges"
     gradient = dynamics.gradient
-    if momentum or not isinstance(gradient, Minibatch) or isinstance(gradient, Fresh):
+    if not isinstance(gradient, Minibatch) or isinstance(gradient, Fresh):
         return ""
     modes = study.curved_modes
     if modes is None or modes[1][-1] <= DEGENERATE * study.sharpness:
         return ""
-    if growth(*modes, gradient.batch_size, rate) <= 1:
+    batches = (gradient.batch_size, momentum, is_nesterov(dynamics))
+    if growth(*modes, batches[0], rate, *batches[1:]) <= 1:
         return ""
-    limit = limit_of(*modes, gradient.batch_size)
+    limit = limit_of(*modes, *batches)
     if limit is None:
         return ""
     return (

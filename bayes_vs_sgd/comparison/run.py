@@ -125,7 +125,7 @@ class Study:
 
     @cached_property
     def curved_modes(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Hessians of the examples at the minimum in the directions that curve; None where they are too dear."""
+        """Mean products of the examples' Hessians at the minimum, in the directions that curve; None where they are too dear."""
         return curved_modes(Posterior(self.model), self.minimum.position)
 
     @cached_property
