@@ -332,9 +332,10 @@ def _excess(loss: Sample, factor: float, least_loss: float) -> dict[str, float |
 
 
 def _off_anchor(target: Posterior, reference: xr.DataTree | None) -> str:
-    """What is said of a reference whose mean loss is not the exact one, where the model knows it."""
-    exact = None if reference is None else target.expected_loss()
-    if reference is None or exact is None:
+    """What is said of a sampler of the posterior whose mean loss is not the exact one, where the model knows it."""
+    if reference is None or json.loads(reference.attrs["manifest"])["dynamics"]["law"] == "none":
+        return ""
+    if (exact := target.expected_loss()) is None:
         return ""
     loss = Sample(scalar_draws(reference, "loss"), False)
     mean, psi = loss.mean()
