@@ -6,10 +6,15 @@ On a quadratic the mean of a mode decays where :math:`\eta \lambda < 2 (1 + \mu)
 
 with H_i the Hessian of one example: they are bounded only where this map contracts, which may end long before eta lambda = 2.
 On isotropic Gaussian inputs, with batches of one, it ends at 2/(d + 2). With momentum the map is of the moments of parameters and
-momentum together; batches are drawn independently.
-"""
+momentum together; batches are drawn independently. What one batch adds, and what becomes of it in all steps that follow, is a map
+of k by k matrices, in the modes of H (A_i is the mean step of mode i, G what a gradient adds):
 
-from typing import Any
+.. math:: S \to \frac{c}{B} \circ \Big( \frac1n \sum_i H_i S H_i - H S H \Big), \qquad
+    c_{ij} = \big[(f - A_i \otimes A_j)^{-1} (G \otimes G)\big]_{\theta\theta}.
+
+Moments grow by f where the spectral radius of this map is 1, and are bounded where it is below 1 at f = 1, both maps being
+positive.
+"""
 
 import equinox as eqx
 import jax
@@ -17,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import bisect
-from scipy.sparse.linalg import LinearOperator, eigs
 
 from .curvature import DENSE
 from .dynamics import Optimizer
@@ -30,6 +34,8 @@ MOST_MODES = 64
 CURVED = 0.05
 """Curvature over the largest of the modes whose variance the limit is about: in flat directions it grows at any rate."""
 
+CLOSE = 1e-10
+"""Relative error of a spectral radius."""
 LOWEST = 1e-6
 """Share of 2 over the largest curvature below which a limit is not looked for."""
 
@@ -87,13 +93,13 @@ def limit_of(
     highest = 2 * edge(momentum, nesterov) / float(values[-1])
 
     def excess(rate: float) -> float:
-        return growth(second, values, batch_size, rate, momentum, nesterov) - 1
+        return gain(second, values, batch_size, *mean_steps(values, rate, momentum, nesterov)) - 1
 
     if excess(highest * (1 - 1e-9)) < 0:
         return highest
     if excess(LOWEST * highest) >= 0:  # the examples bend by far more than their mean
         return None
-    return float(bisect(excess, LOWEST * highest, highest, xtol=1e-6 * highest))  # pyright: ignore[reportArgumentType]
+    return float(bisect(excess, LOWEST * highest, highest * (1 - 1e-9), xtol=1e-6 * highest))  # pyright: ignore[reportArgumentType]
 
 
 def growth(
@@ -104,32 +110,58 @@ def growth(
     momentum: float = 0.0,
     nesterov: bool = False,
 ) -> float:
-    """Factor by which second moments grow in a step of SGD in the long run: the spectral radius of their map.
+    """Factor by which second moments grow in a step of SGD in the long run; ``second`` and ``values`` as of ``curved_modes``."""
+    steps, added = mean_steps(values, rate, momentum, nesterov)
+    least = float(np.max(np.abs(np.linalg.eigvals(steps)))) ** 2  # that of the mean's square
+    low = least + CLOSE * max(least, CLOSE)
 
-    ``second`` and ``values`` are those of ``curved_modes``. The state is z = (theta, m), m the momentum, and obeys
-    z' = F z + G H_B theta; without momentum it is theta alone.
-    """
+    def excess(factor: float) -> float:
+        return gain(second, values, batch_size, steps, added, factor) - 1
+
+    if excess(low) <= 0:
+        return least
+    high = 2 * low + 1
+    while excess(high) > 0:
+        high *= 2
+    return float(bisect(excess, low, high, xtol=1e-12 * high))  # pyright: ignore[reportArgumentType]
+
+
+def mean_steps(
+    values: Float[np.ndarray, " k"], rate: float, momentum: float, nesterov: bool
+) -> tuple[Float[np.ndarray, "k s s"], Float[np.ndarray, " s"]]:
+    """Mean step A_i of each mode, and what a gradient adds, G; of (theta, m), m the momentum, or without it of theta alone."""
     if momentum:
         ahead = momentum if nesterov else 0.0
         own = np.array([[1.0, -rate * (momentum * ahead if nesterov else momentum)], [0.0, momentum]])
         added = np.array([-rate * (1 + ahead), 1.0])
     else:
         own, added = np.ones((1, 1)), np.array([-rate])
-    size = len(values)
-    mean = np.diag(values)
-    step = np.kron(own, np.eye(size)) + np.kron(np.outer(added, np.eye(len(own))[0]), mean)
+    return own + values[:, None, None] * np.outer(added, np.eye(len(own))[0]), added
 
-    def moved(flat: np.ndarray) -> np.ndarray:
-        moment = flat.reshape(step.shape)
-        place = moment[:size, :size]
-        spread = (second @ place.ravel()).reshape(place.shape) - mean @ place @ mean
-        return (step @ moment @ step.T + np.kron(np.outer(added, added), spread) / batch_size).ravel()
 
-    start = np.eye(len(step)).ravel()
-    if len(start) == 1:
-        return float(moved(start)[0])
-    operator: Any = LinearOperator((len(start), len(start)), matvec=moved, dtype=float)  # pyright: ignore[reportCallIssue]
-    return float(np.abs(eigs(operator, k=1, v0=start, return_eigenvectors=False)[0]))
+def gain(
+    second: Float[np.ndarray, "k*k k*k"],
+    values: Float[np.ndarray, " k"],
+    batch_size: float,
+    steps: Float[np.ndarray, "k s s"],
+    added: Float[np.ndarray, " s"],
+    factor: float = 1.0,
+) -> float:
+    """Spectral radius of the map of the noise, by power iteration on positive matrices, which it keeps."""
+    size, parts = len(values), len(added)
+    pairs = np.einsum("iab,jcd->ijacbd", steps, steps).reshape(size, size, parts**2, parts**2)
+    ends = np.linalg.solve(factor * np.eye(parts**2) - pairs, np.kron(added, added)[:, None])
+    kernel, mean = ends[..., 0, 0] / batch_size, np.outer(values, values)
+    moment, found = np.eye(size), 0.0
+    for _ in range(1000):
+        moment = kernel * ((second @ moment.ravel()).reshape(size, size) - mean * moment)
+        before, found = found, float(np.trace(moment))
+        if found <= 0:  # all examples are alike
+            return 0.0
+        moment /= found
+        if abs(found - before) < CLOSE * found:
+            break
+    return found
 
 
 @eqx.filter_jit

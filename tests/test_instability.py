@@ -83,6 +83,19 @@ def test_the_growth_with_momentum_is_that_of_three_moments(eta, mu, nesterov):
     assert found != pytest.approx(growth(second, values, 2, eta, mu, not nesterov), rel=1e-3)
 
 
+@pytest.mark.exact
+@pytest.mark.parametrize(("momentum", "batch"), [(0.0, 8), (0.5, 1e9), (0.99, 8)])
+def test_the_limit_is_where_moments_stop_growing_however_near_the_modes_lie(momentum, batch):
+    """Thirteen modes that all shrink by nearly the root of the momentum; without noise the limit is that of the mean."""
+    x = np.random.default_rng(0).normal(size=(132, 13))
+    values, vectors = np.linalg.eigh(x.T @ x / len(x))
+    second = products(np.einsum("ni,nj->nij", x @ vectors, x @ vectors))
+    limit, mean = limit_of(second, values, batch, momentum), 2 * (1 + momentum) / values[-1]
+    assert growth(second, values, batch, limit * (1 - 1e-4), momentum) < 1
+    assert growth(second, values, batch, limit * (1 + 1e-4), momentum) > 1
+    assert bool(limit == pytest.approx(mean, rel=1e-5)) is (batch == 1e9)
+
+
 @pytest.mark.law
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_second_moments_of_runs_with_momentum_are_those_of_the_map(nesterov, load, x64):
