@@ -104,8 +104,14 @@ class Kind:
         """Whether batch sizes are runs of their own."""
         return self.noise == MINIBATCH
 
-    def make(self, rate: Any, batch: Any, num_examples: int, noise: float) -> bvs.Optimizer:
-        """The dynamics at some learning rates and batch sizes; ``noise`` is the variance of a gradient in each direction."""
+    def fewer(self, shallow: bool) -> int:
+        """Times fewer seeds of a network without depth, or with it."""
+        if shallow:
+            return NEAR if self.noise == ISOTROPIC else 1
+        return NEAR if self.noise == ONE_SIZE else FEWER
+
+    def make(self, rate: float, batch: float, num_examples: int, noise: float) -> bvs.Optimizer:
+        """The dynamics of a cell; ``noise`` is the variance of a gradient in each direction."""
         if self.noise == ONE_SIZE:
             sampling: Any = WhiteNoise.heating(2 * batch / (rate * noise), rate)
         else:
@@ -151,8 +157,7 @@ def main() -> None:
         for row, kind in enumerate(KINDS):
             if kind.name not in arguments.kinds:
                 continue
-            fewer = (NEAR if kind.noise == ISOTROPIC else 1) if shallow else NEAR if kind.noise == ONE_SIZE else FEWER
-            num_seeds = arguments.num_seeds // fewer
+            num_seeds = arguments.num_seeds // kind.fewer(shallow)
             found = place.runs(kind, num_seeds, arguments.folder / f"{column}-{row}-{num_seeds}")
             runs += [
                 {**run, "cells": [{"network": title, "kind": kind.name, **cell} for cell in run["cells"]]}
@@ -214,7 +219,7 @@ class Place:
         return {"cells": self.cells(kind, num_seeds, rows), "seconds": time.monotonic() - started}
 
     def cells(self, kind: Kind, num_seeds: int, rows: np.ndarray) -> list[dict]:
-        """Some cells of one kind of SGD, as one run."""
+        """Some cells of one kind of SGD."""
         scales, places = self.scales[rows], [self.starts[i] for i in rows]
         found, ensembles = [], [self.ensemble(kind, num_seeds, i) for i in rows]
         terms = [ensemble_scores(e, bvs.Posterior(self.model), self.chosen).terms for e in ensembles]
@@ -286,9 +291,9 @@ class Place:
         return [a.name for a in held if a.holds is False]
 
 
-def part(tree: xr.DataTree, index: int, number: int, group: str = "posterior") -> xr.Dataset:
+def part(tree: xr.DataTree, index: int, number: int) -> xr.Dataset:
     """One cell's chains of a run of several."""
-    return tree[group].to_dataset().isel(chain=slice(index * number, (index + 1) * number))
+    return tree["posterior"].to_dataset().isel(chain=slice(index * number, (index + 1) * number))
 
 
 MENDS = {(MINIBATCH, GAUSSIAN): "C", (ISOTROPIC, ONE_SIZE): "1"} | {

@@ -53,9 +53,9 @@ def test_the_growth_is_that_of_the_second_moments(x64):
     model = regression(np.sqrt(squares)[:, None], np.zeros(2))
     h, v, eta = squares.mean(), squares.var(), 0.8
     exact = 1 - 2 * eta * h + eta**2 * (h**2 + v / 2)
-    within, values = products(squares[:, None, None]), np.array([h])
-    assert growth(within, values, 2, eta) == pytest.approx(exact)
-    assert growth(within, values, np.inf, eta) == pytest.approx((1 - eta * h) ** 2) != pytest.approx(exact)
+    second, values = products(squares[:, None, None]), np.array([h])
+    assert growth(second, values, 2, eta) == pytest.approx(exact)
+    assert growth(second, values, np.inf, eta) == pytest.approx((1 - eta * h) ** 2) != pytest.approx(exact)
     limit = 2 * h / (h**2 + v / 2)
     assert mean_square_limit(bvs.Posterior(model), {"w": jnp.zeros(1)}, 2) == pytest.approx(limit, rel=1e-5)
 

@@ -23,7 +23,8 @@ def instability(study: "Study", dynamics: Dynamics) -> str:
     if not isinstance(dynamics, Optimizer) or repr(dynamics.factory) != "sgd" or not study.sharpness > 0:
         return ""
     rate, momentum = float(dynamics.step_time), float(dynamics.hyperparameters.get("momentum", 0.0))
-    highest = 2 * edge(momentum, is_nesterov(dynamics)) / study.sharpness
+    nesterov = is_nesterov(dynamics)
+    highest = 2 * edge(momentum, nesterov) / study.sharpness
     if rate > highest:
         return f"the learning rate {rate:.3g} is beyond {highest:.3g}, where the linearised dynamics at the minimum diverges"
     gradient = dynamics.gradient
@@ -32,10 +33,9 @@ def instability(study: "Study", dynamics: Dynamics) -> str:
     modes = study.curved_modes
     if modes is None or modes[1][-1] <= DEGENERATE * study.sharpness:
         return ""
-    batches = (gradient.batch_size, momentum, is_nesterov(dynamics))
-    if growth(*modes, batches[0], rate, *batches[1:]) <= 1:
+    if growth(*modes, gradient.batch_size, rate, momentum, nesterov) <= 1:
         return ""
-    limit = limit_of(*modes, *batches)
+    limit = limit_of(*modes, gradient.batch_size, momentum, nesterov)
     if limit is None:
         return ""
     return (
