@@ -25,13 +25,14 @@ from .distances import Distance, total_variation, wasserstein
 from .effects import Effect, Sample, location_and_scale, scalar_draws
 from .embedding import GlobalTest
 from .events import EventOdds, event_odds
+from .matching import matched_scale
 from .patterns import Pattern, patterns
 from .prediction import held_out_prediction
 from .refusals import check_observables, check_runs
 from .roots import judged, with_roots
 from .spectrum import Spectrum
 from .stationarity import confined, is_ensemble, law, unsettled
-from .temperature import SteinTerms, matched_scale
+from .temperature import SteinTerms
 from .whole_law import EnsembleScores, ensemble_scores, global_tests
 
 LOST_LIMIT = 0.01
@@ -59,6 +60,7 @@ class Comparison:
 
     ``confined`` are observables of which one run shows but a share of the spread of all runs (``stationarity.confined``);
     ``calibration`` is what is on record of the reference's sampler on models from a file of this name; None for nothing.
+    ``temperatures`` are those along grad L ("loss"), by site and by direction, over the reference's.
     """
 
     dynamics: str
@@ -81,6 +83,7 @@ class Comparison:
     reason: str
     seeds_needed: int | None = None
     draws_needed: int | None = None
+    temperatures: Sequence[Effect] = ()
     distances: Sequence[Distance] = ()
     patterns: Sequence[Pattern] = ()
     odds: Sequence[EventOdds] = ()
@@ -145,7 +148,7 @@ def compare(
         Seeds that are tested (those used to fit a temperature are left out).
     inverse_temperature
         ``theory``, ``fitted`` with its ``fitted_standard_error``, and ``used``, for the record; ``matched``, at which the mean
-        losses agree, is added.
+        losses agree, with its ``matched_standard_error``, is added where it is not among them.
     fitted
         Whether the reference's temperature was fitted to the run: then the global tests ask whether any temperature fits.
     margins
@@ -183,13 +186,15 @@ def compare(
     ensemble = is_ensemble(tree)
     tested = np.flatnonzero(kept)[seeds]
     effects: list[Effect] = []
+    temperatures: list[Effect] = []
     tests: list[GlobalTest] = []
     if len(tested) >= 2 and (grade is None or grade.ess_min > 0):
         seen = (scores or ensemble_scores(tree, target, chosen)) if ensemble else None
         if reference is not None:
             effects = observed_effects(tree, reference, shown, tested, margins)
         if seen is not None:
-            effects += log_temperatures(seen.terms, chosen, tested, float(target.scale), margins, reference is None)
+            deciding, temperatures = log_temperatures(seen.terms, chosen, tested, target, margins, reference is None)
+            effects += deciding
         tests = global_tests(tree, reference, target, tested, names, seen, fitted, margins)
     groups, verdict, why = _verdicts(effects, tests, len(tested), None if grade is None else grade.ess_min)
     if fitted and verdict == rules.MISMATCH and (against := rules.rejections(tests)):
@@ -211,6 +216,8 @@ def compare(
         inverse_temperature = dict.fromkeys(("theory", "fitted", "fitted_standard_error"))
         inverse_temperature["used"] = float(target.inverse_temperature)
     beside = reference if effects else None
+    if "matched" not in inverse_temperature:
+        inverse_temperature = inverse_temperature | _matched(tree, beside, target)
     kinds = [k for k, item in chosen.items() if item.group in ("function", "off_data") and k != "loss"]
     events = [] if beside is None else [k for k in target.model.properties if _recorded(k, tree, beside)]
     factor = float(target.scale) if scale is None else scale
@@ -224,7 +231,7 @@ def compare(
         num_steps=int(tree.attrs["num_steps"]),
         num_seeds=len(tested),
         chains_lost=lost,
-        inverse_temperature=inverse_temperature | _matched(tree, beside, target),
+        inverse_temperature=inverse_temperature,
         reference=grade,
         calibration=calibration,
         effects=effects,
@@ -235,6 +242,7 @@ def compare(
         reason=why,
         seeds_needed=rules.number_needed(effects, len(tested)) if verdict in rules.OPEN else None,
         draws_needed=rules.number_needed(effects, grade.ess_min) if verdict in rules.OPEN and grade else None,
+        temperatures=temperatures,
         distances=() if beside is None else distances(tree, beside, names, tested, margins),
         patterns=() if beside is None else patterns(kinds, *_samples(tree, beside, kinds, tested)),
         odds=() if gate or beside is None else event_odds(events, *_samples(tree, beside, events, tested), margins),
@@ -280,15 +288,21 @@ def log_temperatures(
     terms: dict[str, SteinTerms],
     chosen: dict[str, Observable],
     tested: np.ndarray,
-    scale: float,
+    target: Posterior,
     margins: Margins,
-    directions: bool,
-) -> list[Effect]:
-    """Temperatures along the modes among the primary observables; where there are none, along directions if asked for."""
-    modes = {label: str(item.group) for label, item in chosen.items() if item.mode and label in terms}
-    if not modes and directions:
-        modes = {label: "function" for label in terms if label.startswith("direction") or len(terms) == 1}
-    return [log_temperature(name, group, terms[name].subset(tested), scale, margins) for name, group in modes.items()]
+    alone: bool,
+) -> tuple[list[Effect], list[Effect]]:
+    """Temperatures that decide, along the modes among the primary observables; and those along all else, which explain.
+
+    Where nothing but scores is known (``alone``) and there are no modes, directions decide.
+    """
+    decide = {label: str(item.group) for label, item in chosen.items() if item.mode and label in terms}
+    if not decide and alone:
+        decide = {label: "function" for label in terms if label.startswith("direction") or len(terms) == 1}
+    groups = dict.fromkeys(terms, "temperature") | decide
+    scale = float(target.scale)
+    found = {k: log_temperature(k, group, terms[k].subset(tested), scale, margins) for k, group in groups.items()}
+    return [found[k] for k in decide], [effect for k, effect in found.items() if k not in decide]
 
 
 def log_temperature(label: str, group: str, terms: SteinTerms, scale: float, margins: Margins = MARGINS) -> Effect:

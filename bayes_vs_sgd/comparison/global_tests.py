@@ -29,7 +29,7 @@ from .hotelling import mean_vector_test
 from .verdict import holm
 
 BANDWIDTHS = (2.0, 1.0, 0.5)
-"""Bandwidths of the Gaussian kernels, in medians of the distance; each half the one before, its kernel the fourth power."""
+"""Bandwidths of the kernels, in medians of the distance; each half the one before, a Gaussian kernel its fourth power."""
 MOST_ITEMS = 2000
 """Most seeds that a kernel sees, and most draws of the reference: work grows with the square."""
 CORRELATED = 10
@@ -119,6 +119,8 @@ def ksd(
 ) -> GlobalTest:
     r"""Kernel Stein discrepancy of independent seeds, with :math:`k = (1 + r^2 / \ell^2)^{-1/2}` in whitened positions.
 
+    The wide kernel sees what a shift or a temperature does, the narrow one the shape of the tails.
+
     Parameters
     ----------
     positions
@@ -133,20 +135,23 @@ def ksd(
     grad_prior, grad_loss = prior @ from_white.T, loss @ from_white.T
     score = grad_prior - scale * grad_loss
     distances = pdist(points, "sqeuclidean")
-    squares, width = squareform(distances), max(float(np.median(distances)), np.finfo(float).tiny)
-    kernel = (1 + squares / width) ** -0.5
-    slope = -(kernel**3) / width  # the gradient of k with respect to x is slope (x - y)
-
-    ahead = slope * (points @ score.T - np.sum(points * score, axis=1))  # s(y) . grad_x k
-    size = points.shape[1]
-    trace = -slope * size - 3 * kernel**5 / width**2 * squares
-    gram = kernel * (score @ score.T) + ahead + ahead.T + trace
-    direction = None
-    if fitted:
-        ahead = slope * (points @ grad_loss.T - np.sum(points * grad_loss, axis=1))
-        along = scale * (kernel * (score @ grad_loss.T) + ahead).mean(axis=1)
-        direction = (along, scale**2 * float((kernel * (grad_loss @ grad_loss.T)).mean()))
-    return mean_test("ksd", [_ensemble(gram, direction)], rng, influence)
+    squares, median = squareform(distances), max(float(np.median(distances)), np.finfo(float).tiny)
+    of_scores, of_loss = score @ score.T, grad_loss @ grad_loss.T
+    score_ahead, loss_ahead = (points @ g.T - np.sum(points * g, axis=1) for g in (score, grad_loss))  # (x - y) . g(y)
+    embeddings = []
+    for bandwidth in BANDWIDTHS:
+        width = bandwidth**2 * median
+        kernel = (1 + squares / width) ** -0.5
+        slope = -(kernel**3) / width  # the gradient of k with respect to x is slope (x - y)
+        ahead = slope * score_ahead
+        trace = -slope * points.shape[1] - 3 * kernel**5 / width**2 * squares
+        gram = kernel * of_scores + ahead + ahead.T + trace
+        direction = None
+        if fitted:
+            along = scale * (kernel * (score @ grad_loss.T) + slope * loss_ahead).mean(axis=1)
+            direction = (along, scale**2 * float((kernel * of_loss).mean()))
+        embeddings.append(_ensemble(gram, direction))
+    return mean_test("ksd", embeddings, rng, influence)
 
 
 def adjusted(tests: Sequence[GlobalTest]) -> list[GlobalTest]:

@@ -24,11 +24,13 @@ from ..results import final_positions, whole
 from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
 from .compare import Comparison, compare, primary
+from .effects import Sample, scalar_draws
 from .events import scalar_properties
 from .instability import instability
+from .matching import matched_along
 from .roots import judged, with_roots
 from .spectrum import DEGENERATE, STEP, Spectrum, spectrum_at_minimum, temperature_spectrum, unit_scale
-from .stationarity import hopeless, is_ensemble, unsettled
+from .stationarity import hopeless, is_ensemble, law, unsettled
 from .temperature import reference_scale
 from .whole_law import EnsembleScores, ensemble_scores
 
@@ -283,6 +285,9 @@ class Study:
         self.trees[name] = (tree, found)
         num_examples = self.model.num_examples
         temperature = {"theory": theory, "fitted": fitted, "fitted_standard_error": error, "used": used}
+        if found is not None and len(kept) >= 2:
+            matched = self.matched(law(tree, "loss", kept), used, name, found, deadline)
+            temperature |= dict(zip(("matched", "matched_standard_error"), matched, strict=True))
         compared = compare(
             tree,
             found,
@@ -301,6 +306,22 @@ class Study:
             compared = replace(compared, reason=f"{beyond}; {compared.reason}")
         self.rest_seconds = max(self.rest_seconds, time.monotonic() - ran)
         return compared
+
+    def matched(
+        self, loss: Sample, scale: float, name: str, reference: xr.DataTree | None = None, deadline: float = np.inf
+    ) -> tuple[float | None, float | None]:
+        """The n beta at which the posterior's mean loss is that of a law, and its standard error, from draws at one n beta on.
+
+        Further posteriors are drawn from until the deadline.
+        """
+
+        def posterior_losses(rung: float) -> Sample | None:
+            if rung != scale and time.monotonic() > deadline:
+                return None
+            tree = reference if rung == scale and reference is not None else self.reference(rung, name)
+            return Sample(scalar_draws(tree, "loss"), False)
+
+        return matched_along(loss, posterior_losses, scale, self.minimum.loss)
 
     def run(self) -> Iterator[Comparison]:
         """Yield the comparisons one by one."""

@@ -24,17 +24,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from scipy.optimize import brentq
 
 from ..curvature import gradient_noise
-from ..diagnostics import mean_error, ratio_of_means
+from ..diagnostics import ratio_of_means
 from ..dynamics.base import Dynamics
 from ..dynamics.gradients import Shuffled
 from ..dynamics.optimizers import Optimizer
 from ..model import Position
 from ..observables import HashableDict, Observable
 from ..posterior import Posterior
-from .effects import Sample
 
 EXACT_TRACE = 256
 NUM_PROBES = 8
@@ -43,8 +41,6 @@ SOFT = 0.1
 """Of the mean squared slope of an observable, added to the squared slope that a field is divided by."""
 SEEDS_A_PARAMETER = 10
 """Seeds a parameter from which on directions are found in the gradients of the seeds themselves."""
-LEAST_SHARE = 0.1
-"""Effective share of the reference's draws below which they cannot stand for another temperature."""
 FLAT = 1e-6
 """Directions with less than this share of the largest mean squared gradient are not looked at."""
 
@@ -184,33 +180,6 @@ def _diagonal(function: Callable, vector: Array) -> Array:
         return jnp.diagonal(jax.jacfwd(gradient)(vector))
     probes = jax.random.rademacher(jax.random.key(0), (NUM_PROBES, vector.size), vector.dtype)
     return jnp.mean(jax.vmap(lambda z: z * jax.jvp(gradient, (vector,), (z,))[1])(probes), axis=0)
-
-
-def matched_scale(loss: Sample, reference: Sample, scale: float) -> tuple[float | None, float | None]:
-    r"""Return the n beta at which the posterior's mean loss is that of a law, and its standard error.
-
-    Draws of the reference at one n beta are weighted to another by :math:`e^{-\delta L}`, as far as the weights leave a tenth of
-    the draws; None where that is not far enough. :math:`dE[L]/d(n\beta) = -\mathrm{Var}\,L`.
-    """
-    values = reference.values.ravel() - reference.values.mean()
-    gap = float(loss.values.mean() - reference.values.mean())
-
-    def weighted(delta: float) -> tuple[float, float, float]:
-        weights = np.exp(-delta * (values - (values.min() if delta > 0 else values.max())))
-        weights /= weights.sum()
-        mean = float(weights @ values)
-        return mean - gap, float(weights @ (values - mean) ** 2), 1 / float(len(values) * weights @ weights)
-
-    near, step = 0.0, -np.sign(gap) * 0.05 * scale
-    if gap == 0 or not np.ptp(values):
-        return (scale, None) if gap == 0 else (None, None)
-    while np.sign(weighted(near + step)[0]) != np.sign(gap):
-        near += step
-        if weighted(near)[2] < LEAST_SHARE or scale + near + step <= 0:
-            return None, None
-    delta: Any = brentq(lambda d: weighted(d)[0], near, near + step)
-    errors = [mean_error(sample.mean()[1], sample.independent) for sample in (loss, reference)]
-    return scale + delta, float(np.hypot(errors[0], errors[1]) / weighted(delta)[1])
 
 
 def reference_scale(dynamics: Dynamics, target: Posterior, position: Position) -> float | None:

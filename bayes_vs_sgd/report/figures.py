@@ -17,7 +17,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from scipy import stats
 
 from ..comparison.compare import Comparison
-from ..comparison.effects import LEVEL
+from ..comparison.effects import LEVEL, Effect
 from ..comparison.spectrum import Spectrum
 from ..comparison.verdict import MATCH, MISMATCH, overall, with_margins
 
@@ -122,23 +122,30 @@ def temperature_range(panels: Mapping[str, Sequence[Spectrum]]) -> tuple[float, 
 
 
 def forest_figure(comparison: Comparison) -> Figure:
-    """Effects with their 90 % intervals, in units of the margin, which is shaded."""
-    effects = comparison.effects
-    figure = new_figure(4.2, 0.6 + 0.24 * len(effects))
-    axes = figure.subplots()
+    """Effects with their 90 % intervals, in units of the margin, which is shaded; hollow, the temperatures that do not decide."""
+    decide, beside = list(comparison.effects), list(comparison.temperatures)
+    figure = new_figure(4.2, 0.6 + 0.24 * len(decide + beside))
+    axes, shade = figure.subplots(), colour(comparison.dynamics)
     axes.axvspan(-1, 1, color=GREY, alpha=0.25, linewidth=0)
     axes.axvline(0, color=GREY, linewidth=1)
-    for row, effect in enumerate(effects):
+    for row, effect in enumerate(decide + beside):
         low, high = (bound / effect.margin for bound in effect.interval)
-        axes.plot([low, high], [row, row], color=colour(comparison.dynamics), linewidth=1.5)
-        axes.plot(effect.value / effect.margin, row, "o", markersize=3.5, color=colour(comparison.dynamics))
-    axes.set_yticks(range(len(effects)), [f"{e.observable}, {KINDS[e.kind]}" for e in effects], fontsize="small")
+        axes.plot([low, high], [row, row], color=shade, linewidth=1.5 if row < len(decide) else 0.8)
+        fill = shade if row < len(decide) else "white"
+        axes.plot(effect.value / effect.margin, row, "o", markersize=3.5, color=shade, markerfacecolor=fill)
+    labels = [f"{e.observable}, {KINDS[e.kind]}" for e in decide] + [f"temperature, {along(e)}" for e in beside]
+    axes.set_yticks(range(len(labels)), labels, fontsize="small")
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=2)
     margin_ticks(axes.xaxis, axes.get_xlim())
     axes.set_xlabel("effect / margin")
     axes.set_title(NAMES.get(comparison.dynamics, comparison.dynamics))
     return figure
+
+
+def along(temperature: Effect) -> str:
+    """Along what a temperature was measured."""
+    return temperature.observable if temperature.observable != "loss" else "gradient"
 
 
 def margin_ticks(axis: Axis, limits: tuple[float, float]) -> None:

@@ -7,7 +7,7 @@ import xarray as xr
 
 from ..comparison.effects import Sample
 from ..comparison.run import Study
-from ..comparison.temperature import matched_scale, stein_terms
+from ..comparison.temperature import stein_terms
 from ..errors import InputError
 from ..results import final_positions
 from ..settings import Robustness as Settings
@@ -31,7 +31,7 @@ def matched_temperature(study: Study, tree: xr.DataTree, chosen: Settings) -> Ma
     Raises
     ------
     InputError
-        If the mean losses agree at no temperature near the one fitted.
+        If the mean losses agree at no temperature.
     """
     if chosen.inverse_temperature is not None:
         return Matched(chosen.inverse_temperature, None, "given", [])
@@ -50,13 +50,12 @@ def matched_temperature(study: Study, tree: xr.DataTree, chosen: Settings) -> Ma
         return Matched(rounded(study.theory / count), None, "theory: 1/T0 of SGD", [doubt])
     if chosen.temperature == "fitted":
         return Matched(rounded(scale / count), error / count, "fitted to the runs by Stein's identity", [])
-    reference = np.asarray(study.reference(scale, "sgd")["posterior"]["loss"].values, float)
     losses = np.asarray(tree["posterior"]["loss"].values, float)[kept, -1:]
-    found, error = matched_scale(Sample(losses, True), Sample(reference, False), scale)
+    found, error = study.matched(Sample(losses, True), scale, "sgd")
     if found is None or error is None:
         raise InputError(
-            f"the posterior has the runs' mean loss {losses.mean():.6g} at no beta near {scale / count:.3g}, where it has "
-            f"{reference.mean():.6g}: give --temperature fitted, or --inverse-temperature"
+            f"the posterior has the runs' mean loss {losses.mean():.6g} at no beta that draws could be taken at: give "
+            "--temperature fitted, or --inverse-temperature"
         )
     return Matched(rounded(found / count), error / count, "that of equal mean loss", [])
 
