@@ -106,7 +106,7 @@ class Place:
 
 
 KEPT = ("verdict", "verdicts", "reason", "stationary", "confined", "num_steps", "num_seeds", "chains_lost")
-KEPT += ("inverse_temperature", "reference", "effects", "tests", "held_out", "learning_coefficient")
+KEPT += ("inverse_temperature", "reference", "effects", "temperatures", "tests", "held_out", "learning_coefficient")
 
 
 def draw(found: list[dict]) -> Figure:

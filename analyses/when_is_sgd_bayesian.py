@@ -35,11 +35,12 @@ from rich.table import Table
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.assumptions import local
-from bayes_vs_sgd.assumptions.audit import constancy, preconditioner, rate_and_momentum
+from bayes_vs_sgd.assumptions.audit import constancy, preconditioner
 from bayes_vs_sgd.assumptions.step_size import small_steps
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison import verdict as rules
-from bayes_vs_sgd.comparison.compare import LOST_LIMIT, log_temperatures, observed_effects, primary
+from bayes_vs_sgd.comparison.compare import log_temperatures, observed_effects, primary
+from bayes_vs_sgd.comparison.gates import LOST_LIMIT
 from bayes_vs_sgd.comparison.roots import judged, with_roots
 from bayes_vs_sgd.comparison.temperature import SteinTerms
 from bayes_vs_sgd.comparison.whole_law import ensemble_scores
@@ -273,7 +274,7 @@ class Place:
         other = xr.DataTree.from_dict({"posterior": reference})
         tree, other = with_roots(self.chosen, self.least_loss, tree, other)
         effects = observed_effects(tree, other, judged(self.chosen), tested, MARGINS)
-        effects += log_temperatures(terms, self.chosen, tested, fitted, MARGINS, False)
+        effects += log_temperatures(terms, self.chosen, tested, fitted, MARGINS, False)[0]
         worst = max(effects, key=lambda e: abs(e.value) / e.margin)
         return {
             "verdict": rules.overall(rules.verdicts(effects)),
@@ -286,7 +287,7 @@ class Place:
         target = bvs.Posterior(self.model)
         root = preconditioner(target, dynamics, self.minimum)
         place = local.local(target, dynamics.gradient, self.minimum, root)
-        held = [local.isotropy(place), small_steps(place, *rate_and_momentum(dynamics))]
+        held = [local.isotropy(place), small_steps(place, float(dynamics.step_time), dynamics.momentum)]
         held += [local.central_limit(target, dynamics.gradient, self.minimum), constancy(target, dynamics, tree)]
         return [a.name for a in held if a.holds is False]
 

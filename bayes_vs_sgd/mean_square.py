@@ -24,7 +24,6 @@ from jaxtyping import Array, Float
 from scipy.optimize import bisect
 
 from .curvature import DENSE
-from .dynamics import Optimizer
 from .model import Position
 from .posterior import Posterior
 
@@ -43,11 +42,6 @@ LOWEST = 1e-6
 def edge(momentum: float, nesterov: bool = False) -> float:
     """Half the eta lambda at which the mean of a quadratic mode no longer decays: 1 + mu, over 1 + 2 mu where it looks ahead."""
     return (1 + momentum) / (1 + 2 * momentum) if nesterov else 1 + momentum
-
-
-def is_nesterov(dynamics: Optimizer) -> bool:
-    """Whether momentum looks ahead."""
-    return bool(dict(dynamics.options).get("nesterov", False))
 
 
 def mean_square_limit(

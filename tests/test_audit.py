@@ -539,7 +539,7 @@ def assert_described(load, dynamics, name, mistaken):
     settings = {"num_seeds": 6000, "num_steps": 500, "learning_rate": rate, "observables": ("mode_1",)}
     study = ran(model, dynamics, initial_scale=0.01, **settings)
     place = local.local(study.target(1.0), dynamics.gradient, study.minimum.position)
-    momentum = float(dynamics.hyperparameters.get("momentum", 0.0))
+    momentum = dynamics.momentum
     models = refined_models(study, dynamics, "own", [step_size.small_steps(place, rate, momentum)])
     assert describe(study, name, "own", models[name]).verdict == "match"
     assert describe(study, "mistaken", "own", mistaken).verdict == "mismatch"

@@ -18,7 +18,6 @@ from ..comparison.verdict import MATCHES, MISMATCH, NO_VERDICT, OPEN
 from ..diagnostics import finite_or_none
 from ..dynamics import Fresh, FullBatch, Minibatch, Optimizer
 from ..errors import InputError
-from ..mean_square import is_nesterov
 from ..model import Model, Position
 from ..posterior import Posterior
 from ..results import final_positions
@@ -110,7 +109,7 @@ def audit(
         If the dynamics is no optimiser, or its gradient has no noise.
     """
     started = time.monotonic()
-    name = settings.dynamics if dynamics is None else repr(dynamics.factory)
+    name = settings.dynamics if dynamics is None else dynamics.rule
     compared = as_compare(settings, name)
     if dynamics is not None:
         batch = dynamics.batch_size or settings.batch_size
@@ -210,22 +209,21 @@ def at_a_point(
 ) -> list[Assumption]:
     """What the Hessian and the gradients of the examples say at one position."""
     gradient, num_examples = dynamics.gradient, target.model.num_examples
-    steps = (*rate_and_momentum(dynamics), is_nesterov(dynamics))
+    steps = (float(dynamics.step_time), dynamics.momentum, dynamics.nesterov)
     found = [local.central_limit(target, gradient, position, seed), local.isotropy(place)]
     found += [local.commutation(place), small_steps(place, *steps)]
     if place.hessian is not None:
         found.append(local.non_degeneracy(place, target))
     if isinstance(gradient, Minibatch) and not isinstance(gradient, Fresh):
         found.append(path.repetition(target, gradient, position, max(num_examples // gradient.batch_size, 1), seed))
-        descends = repr(dynamics.factory) == "sgd"
-        limit = stability(target, gradient.batch_size, position, *steps) if descends else None
+        limit = stability(target, gradient.batch_size, position, *steps) if dynamics.rule == "sgd" else None
         found += [] if limit is None else [limit]
     return found
 
 
 def over_the_law(study: Study, tree: xr.DataTree, dynamics: Optimizer, place: local.Local) -> list[Assumption]:
     """What the ensemble and its next steps say."""
-    target, gradient, (rate, _) = study.target(study.scale), dynamics.gradient, rate_and_momentum(dynamics)
+    target, gradient, rate = study.target(study.scale), dynamics.gradient, float(dynamics.step_time)
     found = [*tails(target, dynamics, tree, study.seed), constancy(target, dynamics, tree)]
     found.append(path.stationarity(tree, list(judged(study.chosen)), study.margins))
     temperature = one_temperature(target, study.minimum.position, path.ended(tree), study.margins)
@@ -247,17 +245,12 @@ def of_paths(paths: np.ndarray, place: local.Local, rate: float, seed: int) -> l
 
 def is_plain(dynamics: Optimizer) -> bool:
     """Whether the update is theta - eta g."""
-    return repr(dynamics.factory) == "sgd" and not rate_and_momentum(dynamics)[1]
-
-
-def rate_and_momentum(dynamics: Optimizer) -> tuple[float, float]:
-    """Learning rate and momentum."""
-    return float(dynamics.step_time), float(dynamics.hyperparameters.get("momentum", 0.0))
+    return dynamics.rule == "sgd" and not dynamics.momentum
 
 
 def preconditioner(target: Posterior, dynamics: Optimizer, position: dict) -> np.ndarray | None:
     """Diagonal by which Adam and RMSprop multiply the gradient at stationarity: 1 over the root of its mean square."""
-    if repr(dynamics.factory) not in ("adam", "rmsprop", "adamw"):
+    if dynamics.rule not in ("adam", "rmsprop", "adamw"):
         return None
     drawn = local.noise_samples(target, dynamics.gradient, position, 0, local.num_draws(target))
     return 1 / (np.sqrt(np.mean(drawn**2, axis=0)) + float(dynamics.hyperparameters.get("eps", 1e-8)))

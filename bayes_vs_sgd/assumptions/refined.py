@@ -43,7 +43,7 @@ from ..dynamics.base import Dynamics
 from ..dynamics.gradients import Minibatch
 from ..dynamics.noise import NoisyGradient
 from ..dynamics.white_noise import WhiteNoise
-from ..mean_square import edge, is_nesterov
+from ..mean_square import edge
 from . import path
 from .assumption import Assumption
 from .tails import root_size, stable_scale
@@ -98,11 +98,11 @@ def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assu
     """
     if not isinstance(dynamics.gradient, Minibatch) or dynamics.objective != "loss":
         return {}
-    rate, batch, rule = float(dynamics.step_time), float(dynamics.gradient.batch_size), repr(dynamics.factory)
-    noise, momentum = GaussianNoise(batch), float(dynamics.hyperparameters.get("momentum", 0.0))
+    rate, batch, rule = float(dynamics.step_time), float(dynamics.gradient.batch_size), dynamics.rule
+    noise, momentum = GaussianNoise(batch), dynamics.momentum
     sharp = next((a.value for a in held if a.name == "small learning rate"), 0.0)
     margin = study.margins["log_deviation_ratio"]
-    longer = substeps(sharp * edge(momentum, is_nesterov(dynamics)) / (1 - momentum), margin)  # steps of eta / (1 - mu)
+    longer = substeps(sharp * edge(momentum, dynamics.nesterov) / (1 - momentum), margin)  # steps of eta / (1 - mu)
     parts = substeps(sharp, margin) if is_underdamped(dynamics) else longer
     if rule in ADAPTIVE:
         return {own_name(dynamics): own_equation(dynamics, longer)}
@@ -130,28 +130,27 @@ def own_equation(dynamics: Optimizer, parts: int, noise: NoisyGradient | None = 
     Nesterov's momentum, whose friction grows with the curvature, has none here, and gets the overdamped one of its time scale,
     eta / (1 - mu) a step.
     """
-    rate, batch, rule = float(dynamics.step_time), float(dynamics.batch_size or 1), repr(dynamics.factory)
-    hyper = {k: float(v) for k, v in dynamics.hyperparameters.items()}
+    rate, batch, rule = float(dynamics.step_time), float(dynamics.batch_size or 1), dynamics.rule
     if rule in ADAPTIVE:
+        hyper = {k: float(v) for k, v in dynamics.hyperparameters.items()}
         decays = [hyper.get(name, default) for name, default in DECAYS[rule].items()]
         flow: Any = AdamFlow if rule == "adam" else RMSpropFlow
         return flow(rate, batch, *decays, hyper.get("eps", 1e-8), parts)
-    momentum = hyper.get("momentum", 0.0)
     noise = GaussianNoise(batch) if noise is None else noise
     if is_underdamped(dynamics):
-        return MomentumFlow(rate, momentum, noise, parts)
-    return StochasticGradientFlow(rate / (1 - momentum), noise, parts)
+        return MomentumFlow(rate, dynamics.momentum, noise, parts)
+    return StochasticGradientFlow(rate / (1 - dynamics.momentum), noise, parts)
 
 
 def own_name(dynamics: Optimizer) -> str:
     """What the equation of an optimiser, with the noise of its batches, is called."""
     plain = "underdamped, anisotropic" if is_underdamped(dynamics) else "anisotropic Langevin"
-    return ADAPTIVE.get(repr(dynamics.factory), plain)
+    return ADAPTIVE.get(dynamics.rule, plain)
 
 
 def is_underdamped(dynamics: Optimizer) -> bool:
     """Whether a heavy ball is rolling."""
-    return float(dynamics.hyperparameters.get("momentum", 0.0)) > 0 and not is_nesterov(dynamics)
+    return dynamics.momentum > 0 and not dynamics.nesterov
 
 
 def substeps(sharpness: float, margin: float) -> int:

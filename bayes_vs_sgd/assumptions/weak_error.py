@@ -85,7 +85,7 @@ def at_half(study: Study, dynamics: Optimizer, plain: str, described: Descriptio
 
 def order_of(dynamics: Optimizer) -> int:
     """How many times smaller a weak error is at half the learning rate, and how many times as many steps take the same time."""
-    return 4 if repr(dynamics.factory) in ADAPTIVE else 2
+    return 4 if dynamics.rule in ADAPTIVE else 2
 
 
 def halved(dynamics: Optimizer) -> Optimizer:
@@ -98,7 +98,7 @@ def halved(dynamics: Optimizer) -> Optimizer:
     """
     settings: dict[str, Any] = dict(dynamics.hyperparameters) | dict(dynamics.options)
     settings["learning_rate"] = settings["learning_rate"] / 2
-    gradient, rule = dynamics.gradient, repr(dynamics.factory)
+    gradient, rule = dynamics.gradient, dynamics.rule
     if rule in ADAPTIVE:
         batch = dynamics.batch_size or 0
         if not batch or batch % 4:

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from ..curvature import reference_point
-from ..diagnostics import Quality, finite_or_none, mean_error, quality
+from ..diagnostics import Quality, finite_or_none, quality
 from ..errors import InputError
 from ..manifest import target_of
 from ..margins import MARGINS, Margins
@@ -25,6 +25,7 @@ from .distances import Distance, total_variation, wasserstein
 from .effects import Effect, Sample, location_and_scale, scalar_draws
 from .embedding import GlobalTest
 from .events import EventOdds, event_odds
+from .gates import broken_reference, off_anchor, too_many_lost
 from .matching import matched_scale
 from .patterns import Pattern, patterns
 from .prediction import held_out_prediction
@@ -34,11 +35,6 @@ from .spectrum import Spectrum
 from .stationarity import confined, is_ensemble, law, unsettled
 from .temperature import SteinTerms
 from .whole_law import EnsembleScores, ensemble_scores, global_tests
-
-LOST_LIMIT = 0.01
-"""Most of the runs that may be lost: to leave them out changes the law."""
-ANCHORED = 5.0
-"""Standard errors by which a reference's mean loss may miss the exact one: by chance in 6e-7."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +189,8 @@ def compare(
         if reference is not None:
             effects = observed_effects(tree, reference, shown, tested, margins)
         if seen is not None:
-            deciding, temperatures = log_temperatures(seen.terms, chosen, tested, target, margins, reference is None)
+            at, alone = float(target.scale), reference is None
+            deciding, temperatures = log_temperatures(seen.terms, chosen, tested, at, margins, alone)
             effects += deciding
         tests = global_tests(tree, reference, target, tested, names, seen, fitted, margins)
     groups, verdict, why = _verdicts(effects, tests, len(tested), None if grade is None else grade.ess_min)
@@ -208,8 +205,7 @@ def compare(
     if stay and verdict != rules.MATCH:
         shares = ", ".join(f"{share:.2g} of {name}'s" for name, share in stay.items())
         why += f"; a run stays in its well, or where it froze: it shows {shares} spread"
-    gate = _gate(grade, calibration, lost, kept.size) or _off_anchor(target, reference)
-    if gate:
+    if gate := broken_reference(grade, calibration) or off_anchor(target, reference) or too_many_lost(lost, kept.size):
         groups = {k: v and rules.NO_VERDICT for k, v in groups.items()}
         verdict, why = rules.NO_VERDICT, gate
     if inverse_temperature is None:
@@ -288,7 +284,7 @@ def log_temperatures(
     terms: dict[str, SteinTerms],
     chosen: dict[str, Observable],
     tested: np.ndarray,
-    target: Posterior,
+    scale: float,
     margins: Margins,
     alone: bool,
 ) -> tuple[list[Effect], list[Effect]]:
@@ -300,7 +296,6 @@ def log_temperatures(
     if not decide and alone:
         decide = {label: "function" for label in terms if label.startswith("direction") or len(terms) == 1}
     groups = dict.fromkeys(terms, "temperature") | decide
-    scale = float(target.scale)
     found = {k: log_temperature(k, group, terms[k].subset(tested), scale, margins) for k, group in groups.items()}
     return [found[k] for k in decide], [effect for k, effect in found.items() if k not in decide]
 
@@ -340,36 +335,5 @@ def _matched(tree: xr.DataTree, reference: xr.DataTree | None, target: Posterior
 def _excess(loss: Sample, factor: float, least_loss: float) -> dict[str, float | None]:
     if loss.values.size < 2:
         return {"value": None, "standard_error": None}
-    mean, psi = loss.mean()
-    error = factor * mean_error(psi, loss.independent)
-    return {"value": factor * (mean - least_loss), "standard_error": error, "n_beta": factor}
-
-
-def _off_anchor(target: Posterior, reference: xr.DataTree | None) -> str:
-    """What is said of a sampler of the posterior whose mean loss is not the exact one, where the model knows it."""
-    if reference is None or json.loads(reference.attrs["manifest"])["dynamics"]["law"] == "none":
-        return ""
-    if (exact := target.expected_loss()) is None:
-        return ""
-    loss = Sample(scalar_draws(reference, "loss"), False)
-    mean, psi = loss.mean()
-    error = mean_error(psi, loss.independent)
-    if abs(mean - exact) <= ANCHORED * error:
-        return ""
-    return f"the reference is wrong: its mean loss is {mean:.6g} ± {error:.2g}, and exactly it is {exact:.6g}"
-
-
-def _gate(judged: Quality | None, calibration: dict[str, Any] | None, lost: int, num_chains: int) -> str:
-    if judged is not None and not judged.passed:
-        energy = "" if judged.bfmi_min is None else f", E-BFMI {judged.bfmi_min:.2f}"
-        return (
-            f"the reference is not good enough: R-hat {judged.rhat_max:.3f}, ESS {judged.ess_min:.0f}, "
-            f"{judged.num_divergences or 0} divergences{energy}, {judged.chains_lost} chains lost"
-        )
-    if judged is not None and calibration is not None and calibration["p"] < record.FAILED:
-        return (
-            f"{judged.dynamics} failed simulation-based calibration on this model family (p = {calibration['p']:.1g})"
-        )
-    if lost > LOST_LIMIT * num_chains:
-        return f"{lost} of {num_chains} chains were lost: leaving them out would change the law"
-    return ""
+    mean, error = loss.mean_and_error()
+    return {"value": factor * (mean - least_loss), "standard_error": factor * error, "n_beta": factor}

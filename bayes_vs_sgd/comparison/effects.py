@@ -77,6 +77,11 @@ class Sample:
         mean = self.values.mean()
         return float(mean), self.values - mean
 
+    def mean_and_error(self) -> tuple[float, float]:
+        """Mean and its standard error."""
+        mean, psi = self.mean()
+        return mean, mean_error(psi, self.independent)
+
     def log_sd(self) -> tuple[float, np.ndarray]:
         """Logarithm of the standard deviation."""
         centered = self.values - self.values.mean()

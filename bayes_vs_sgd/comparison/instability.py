@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..dynamics import Fresh, Minibatch, Optimizer
 from ..dynamics.base import Dynamics
-from ..mean_square import edge, growth, is_nesterov, limit_of
+from ..mean_square import edge, growth, limit_of
 from .spectrum import DEGENERATE
 
 if TYPE_CHECKING:
@@ -20,11 +20,10 @@ def instability(study: "Study", dynamics: Dynamics) -> str:
 
     The mean-square limit is of batches drawn independently.
     """
-    if not isinstance(dynamics, Optimizer) or repr(dynamics.factory) != "sgd" or not study.sharpness > 0:
+    if not isinstance(dynamics, Optimizer) or dynamics.rule != "sgd" or not study.sharpness > 0:
         return ""
-    rate, momentum = float(dynamics.step_time), float(dynamics.hyperparameters.get("momentum", 0.0))
-    nesterov = is_nesterov(dynamics)
-    highest = 2 * edge(momentum, nesterov) / study.sharpness
+    rate, rolls = float(dynamics.step_time), (dynamics.momentum, dynamics.nesterov)
+    highest = 2 * edge(*rolls) / study.sharpness
     if rate > highest:
         return f"the learning rate {rate:.3g} is beyond {highest:.3g}, where the linearised dynamics at the minimum diverges"
     gradient = dynamics.gradient
@@ -33,9 +32,9 @@ def instability(study: "Study", dynamics: Dynamics) -> str:
     modes = study.curved_modes
     if modes is None or modes[1][-1] <= DEGENERATE * study.sharpness:
         return ""
-    if growth(*modes, gradient.batch_size, rate, momentum, nesterov) <= 1:
+    if growth(*modes, gradient.batch_size, rate, *rolls) <= 1:
         return ""
-    limit = limit_of(*modes, gradient.batch_size, momentum, nesterov)
+    limit = limit_of(*modes, gradient.batch_size, *rolls)
     if limit is None:
         return ""
     return (

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from ..diagnostics import mean_error
 from .effects import Sample
 
 LEAST_SHARE = 0.1
@@ -76,5 +75,5 @@ def matched_scale(loss: Sample, reference: Sample, scale: float) -> tuple[float 
         if weighted(near)[2] < LEAST_SHARE or scale + near + step <= 0:
             return None, None
     delta: Any = brentq(lambda d: weighted(d)[0], near, near + step)
-    errors = [mean_error(sample.mean()[1], sample.independent) for sample in (loss, reference)]
-    return scale + delta, float(np.hypot(errors[0], errors[1]) / weighted(delta)[1])
+    error = np.hypot(loss.mean_and_error()[1], reference.mean_and_error()[1])
+    return scale + delta, float(error / weighted(delta)[1])

@@ -38,9 +38,9 @@ REPAIRS = {
 
 def possible(dynamics: Optimizer) -> list[str]:
     """Repairs that change something of an optimiser."""
-    rule, gradient = repr(dynamics.factory), dynamics.gradient
+    gradient = dynamics.gradient
     without = set()
-    if rule == "sgd" and "momentum" not in dynamics.hyperparameters:
+    if dynamics.rule == "sgd" and not dynamics.momentum:
         without |= {"update rule"}
     if type(gradient) is Minibatch:
         without |= {"independent batches"}

@@ -191,11 +191,10 @@ def reference_scale(dynamics: Dynamics, target: Posterior, position: Position) -
     """
     if dynamics.law != "none":
         return float(target.scale)
-    if not isinstance(dynamics, Optimizer) or repr(dynamics.factory) != "sgd" or dynamics.batch_size is None:
+    if not isinstance(dynamics, Optimizer) or dynamics.rule != "sgd" or dynamics.batch_size is None:
         return None
-    rate, momentum = dynamics.hyperparameters["learning_rate"], dynamics.hyperparameters.get("momentum", 0.0)
-    temperature = float(rate) * gradient_noise(target.model, position).per_direction / (2 * dynamics.batch_size)
-    temperature /= 1 - float(momentum)
+    noise = gradient_noise(target.model, position).per_direction
+    temperature = float(dynamics.step_time) * noise / (2 * dynamics.batch_size) / (1 - dynamics.momentum)
     if isinstance(dynamics.gradient, Shuffled):
         num_examples = target.model.num_examples
         temperature *= (num_examples - dynamics.batch_size) / max(num_examples - 1, 1)

@@ -105,6 +105,21 @@ class Optimizer(Dynamics):
         return self.hyperparameters.get("learning_rate", jnp.ones(()))
 
     @property
+    def rule(self) -> str:
+        """Name of the factory, such as "sgd"."""
+        return repr(self.factory)
+
+    @property
+    def momentum(self) -> float:
+        """Share of the step before that is made again; 0 for none."""
+        return float(self.hyperparameters.get("momentum", 0.0))
+
+    @property
+    def nesterov(self) -> bool:
+        """Whether momentum looks ahead."""
+        return bool(dict(self.options).get("nesterov", False))
+
+    @property
     def batch_size(self) -> int | None:
         """Examples a step; None for all."""
         return getattr(self.gradient, "batch_size", None)
@@ -113,7 +128,7 @@ class Optimizer(Dynamics):
     def settings(self) -> dict[str, Any]:
         """Hyper-parameters as plain values."""
         values = {k: plain(v) for k, v in self.hyperparameters.items()} | dict(self.options)
-        return {"rule": repr(self.factory)} | self.gradient.settings | values | {"objective": self.objective}
+        return {"rule": self.rule} | self.gradient.settings | values | {"objective": self.objective}
 
 
 def SGD(learning_rate: Any = 0.05, batch_size: int = 8, momentum: Any = None, **settings: Any) -> Optimizer:

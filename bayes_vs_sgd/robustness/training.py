@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ..comparison.compare import LOST_LIMIT
+from ..comparison.gates import LOST_LIMIT
 from ..comparison.run import Study
 from ..posterior import Posterior
 from ..results import final_positions, whole
