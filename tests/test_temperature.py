@@ -7,6 +7,7 @@ from statistical import assert_mean, planted_bug
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.comparison.effects import Sample
 from bayes_vs_sgd.comparison.matching import LONGEST_RUNG, matched_along, matched_scale
+from bayes_vs_sgd.comparison.temperature import stein_terms
 
 pytestmark = pytest.mark.law
 
@@ -68,3 +69,23 @@ def test_each_direction_of_a_law_has_the_temperature_that_it_was_drawn_at(load, 
         assert_mean(*measured, expected=found["loss"].value, detects=0.2)
     pooled = np.sum(curvature**2 * heat / curvature) / np.sum(curvature)
     assert_mean(found["loss"].value, found["loss"].standard_error, expected=np.log(pooled), detects=0.2)
+
+
+def test_a_lost_chain_changes_nothing_for_the_others(load):
+    """One of 400 chains is not a number: terms, temperatures and tests are of the others, which the modes' own scale is too."""
+    model = load("product", num_examples=20)
+    target = bvs.Posterior(model)
+    positions = {name: np.random.default_rng(i).normal(1, 0.2, size=400) for i, (name, _) in enumerate(model.latents)}
+    lost = positions | {"w1": np.where(np.arange(400) == 7, np.nan, positions["w1"])}
+    modes = {name: item for name, item in model.observables.items() if item.mode}
+    whole, others = (
+        stein_terms(target, {k: v[chosen] for k, v in lost.items()}, modes)
+        for chosen in (slice(None), np.arange(400) != 7)
+    )
+    assert modes
+    for name, terms in others.items():
+        np.testing.assert_allclose(whole[name].subset(np.arange(400) != 7).prior, terms.prior, rtol=1e-5)
+    found = bvs.compare(bvs.from_positions({k: v[:, None] for k, v in lost.items()}, target), None, target)
+    assert (found.chains_lost, found.num_seeds) == (1, 399)
+    assert all(np.isfinite(effect.standard_error) for effect in [*found.effects, *found.temperatures])
+    assert [test.name for test in found.tests] == ["stein", "ksd"]

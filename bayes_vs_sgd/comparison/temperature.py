@@ -111,7 +111,7 @@ def stein_terms(
     target
         Model, prior and localisation; its inverse temperature does not matter.
     positions
-        Unconstrained positions with a leading axis of independent seeds.
+        Unconstrained positions with a leading axis of independent seeds; those of lost ones have terms that are not finite.
     modes
         Scalar observables with a value at the model's optimum.
     directions
@@ -144,7 +144,7 @@ def _stein_terms(
         return {name: jnp.sum(jax.grad(partial(observed, phi))(vector) ** 2) for name, phi in modes.items()}
 
     slopes = jax.lax.map(squared_slopes, positions, batch_size=256)
-    soft = {name: SOFT * jnp.mean(squares) for name, squares in slopes.items()}
+    soft = {name: SOFT * jnp.mean(squares, where=jnp.isfinite(squares)) for name, squares in slopes.items()}
 
     def terms(position):
         vector = target.flat(position)
