@@ -10,7 +10,7 @@ from .chains import stationary
 from .claim import Reading, claim, mean, ratio
 from .programs import quadratic
 
-CURVED = np.array([[4.0, 1.2], [1.2, 1.0]])
+CURVED = np.array([[4.0, 0.3], [0.3, 1.0]])
 HESSIAN, NOISE = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([[1.0, -0.6], [-0.6, 2.0]])
 
 
@@ -74,7 +74,7 @@ def covariance_with_momentum(seed: int) -> list[Reading]:
         rate = eta / (1 - mu)
         plain = stationary_covariance(curvature, 1.0, rate)[0, 0] if rate * curvature < 2 else np.inf
         readings.append(mean(f"variance at eta {eta}, mu {mu}, h {curvature}", exact, found, mistake=plain))
-    eta, mu, batch = 0.6, 0.8, 2
+    eta, mu, batch = 0.4, 0.8, 2
     found = second_moments(stationary(SGD(eta, batch, momentum=mu), quadratic(CURVED, NOISE), seed, 16))
     exact = stationary_covariance(CURVED, NOISE, eta, batch, mu)
     wrong = stationary_covariance(CURVED, NOISE, eta / (1 + mu), batch * (1 - mu) / (1 + mu))
