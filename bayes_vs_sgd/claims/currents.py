@@ -3,13 +3,13 @@
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from scipy import special
 
 from ..dynamics import SGD, Grid, LinearNetworkGibbs
 from ..model import Model
 from ..observables import observable
 from ..posterior import Posterior
 from ..simulate import simulate
+from ..theory.product import product_moments
 from ..theory.quadratic import continuous_covariance, production_rate, stationary_covariance
 from .chains import stationary
 from .claim import Reading, claim, mean, ratio
@@ -54,14 +54,13 @@ def entropy_production(seed: int) -> list[Reading]:
         closed /= sum(curvatures) * np.linalg.det(diffusion)
         limit = production_rate(hessian, continuous_covariance(hessian, noise, eta), diffusion)
         readings.append(Reading(f"closed form at h {curvatures}", closed, limit, 0.0, 1e-9 * closed, rate))
-    general = None
-    for eta, batch in ((0.1, 1), (0.4, 8)):  # one number for both
+    covariance, diffusion = continuous_covariance(HESSIAN, NOISE, 1), NOISE / 2
+    current = HESSIAN @ covariance - diffusion
+    general = -float(np.trace(np.linalg.solve(covariance, current) @ np.linalg.solve(diffusion, current)))
+    for eta, batch in ((0.1, 1), (0.4, 8)):
         diffusion = eta / (2 * batch) * NOISE
-        covariance, discrete = (f(HESSIAN, NOISE, eta, batch) for f in (continuous_covariance, stationary_covariance))
-        current = HESSIAN @ covariance - diffusion
-        if general is None:
-            general = -float(np.trace(np.linalg.solve(covariance, current) @ np.linalg.solve(diffusion, current)))
-        rate, wrong = (production_rate(HESSIAN, s, diffusion) for s in (covariance, discrete))
+        laws = (f(HESSIAN, NOISE, eta, batch) for f in (continuous_covariance, stationary_covariance))
+        rate, wrong = (production_rate(HESSIAN, covariance, diffusion) for covariance in laws)
         readings.append(Reading(f"general form at eta {eta}, B {batch}", general, rate, 0.0, 1e-9, wrong))
     return readings
 
@@ -112,24 +111,23 @@ def fluctuation_dissipation(seed: int) -> list[Reading]:
     "product of two normals, checked by quadrature; equipartition",
 )
 def product_posterior(seed: int) -> list[Reading]:
-    """Moments by exact Gibbs on the network against quadrature of the density; the mistake is a prior that is flat in z.
+    """Moments by exact Gibbs on the network against quadrature of the density; the mistake is a prior flat in z, z ~ N(s, 1/b).
 
     Equipartition of u and v with the prior left out of U is the mistake there; of a single theta that L were quadratic, 1/2. Its
     prior N(0, 10^2) moves n beta E[L] by E[theta^2] / 200 at most, and the cells of the grid by a part in 10^5.
     """
     readings = []
-    size = np.exp(np.linspace(-40, 2, 4001))
     for b, s, g in ((20.0, 1.0, 1.0), (5.0, 1.0, 1.0), (10.0, 0.5, 2.0)):
-        z = np.concatenate([-size, size])
-        flat = np.abs(z) * np.exp(-b / 2 * (z - s) ** 2)  # of log |z|
-        weights = flat * special.k0(g * np.abs(z))
+        moments = product_moments(b, s, g)
+        squares = moments.variance + moments.mean**2, s**2 + 1 / b
         drawn, own, cross, left_out = gibbs_products(b, s, g, seed)
         where = f"at b {b:g}, s {s:g}, g {g:g}"
         readings.append(mean(f"E u dU/du {where}", 1.0, own.mean(axis=1), mistake=float(left_out.mean())))
         readings.append(mean(f"E v dU/du {where}", 0.0, cross.mean(axis=1)))
-        for name, f in (("E z", lambda z: z), ("E z^2", np.square), ("E (z - s)^2", lambda z, s=s: (z - s) ** 2)):
-            predicted, wrong = (float(f(z) @ w / w.sum()) for w in (weights, flat))
-            readings.append(mean(f"{name} {where}", predicted, f(drawn).mean(axis=1), mistake=wrong))
+        cases = [("E z", drawn, moments.mean, s), ("E z^2", drawn**2, *squares)]
+        cases += [("E (z - s)^2", (drawn - s) ** 2, 2 / b * moments.energy, 1 / b)]
+        for name, values, predicted, wrong in cases:
+            readings.append(mean(f"{name} {where}", predicted, values.mean(axis=1), mistake=wrong))
     for power in (1, 2, 3):
         energies = power_energies(power, 50.0, seed)
         wrong = 0.5 if power > 1 else 0.25

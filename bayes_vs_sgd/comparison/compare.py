@@ -22,7 +22,7 @@ from ..start import value_shapes
 from . import record
 from . import verdict as rules
 from .distances import Distance, total_variation, wasserstein
-from .effects import Effect, Sample, location_and_scale, scalar_draws
+from .effects import Effect, Sample, location_and_scale, sampled
 from .embedding import GlobalTest
 from .events import EventOdds, event_odds
 from .gates import broken_reference, off_anchor, too_many_lost
@@ -252,8 +252,8 @@ def observed_effects(
     """Location and spread of every primary observable beside the reference's."""
     found = []
     for label, item in chosen.items():
-        other = Sample(scalar_draws(reference, label), False)
-        found += location_and_scale(label, str(item.group), law(tree, label, tested), other, margins)
+        ours, theirs = law(tree, label, tested), sampled(reference, label)
+        found += location_and_scale(label, str(item.group), ours, theirs, margins)
     return found
 
 
@@ -277,7 +277,7 @@ def _samples(
     tree: xr.DataTree, reference: xr.DataTree, names: list[str], tested: np.ndarray
 ) -> tuple[list[Sample], list[Sample]]:
     """Draws of some observables, the run's and the reference's."""
-    return [law(tree, k, tested) for k in names], [Sample(scalar_draws(reference, k), False) for k in names]
+    return [law(tree, k, tested) for k in names], [sampled(reference, k) for k in names]
 
 
 def log_temperatures(
@@ -327,7 +327,7 @@ def _matched(tree: xr.DataTree, reference: xr.DataTree | None, target: Posterior
     """The inverse temperature at which the mean losses agree, and its standard error; none without a reference."""
     found: tuple[float | None, float | None] = (None, None)
     if reference is not None:
-        found = matched_scale(law(tree, "loss"), Sample(scalar_draws(reference, "loss"), False), float(target.scale))
+        found = matched_scale(law(tree, "loss"), sampled(reference, "loss"), float(target.scale))
     betas = [None if value is None else value / target.model.num_examples for value in found]
     return dict(zip(("matched", "matched_standard_error"), betas, strict=True))
 

@@ -199,6 +199,11 @@ def _effects(
     return [Effect(name, group, kind, float(value), float(error), margins[kind]) for kind, (value, error) in pairs]
 
 
+def sampled(tree: xr.DataTree, name: str) -> Sample:
+    """What a sampler of the posterior drew of a scalar observable: the draws of a chain depend on each other."""
+    return Sample(scalar_draws(tree, name), False)
+
+
 def scalar_draws(tree: xr.DataTree, name: str) -> np.ndarray:
     """Draws (chain, draw) of a scalar observable."""
     return np.asarray(tree["posterior"][name].values, float)

@@ -8,7 +8,7 @@ import xarray as xr
 from ..diagnostics import Quality
 from ..posterior import Posterior
 from . import record
-from .effects import Sample, scalar_draws
+from .effects import sampled
 
 LOST_LIMIT = 0.01
 """Most of the runs that may be lost: to leave them out changes the law."""
@@ -39,7 +39,7 @@ def off_anchor(target: Posterior, reference: xr.DataTree | None) -> str:
         return ""
     if (exact := target.expected_loss()) is None:
         return ""
-    mean, error = Sample(scalar_draws(reference, "loss"), False).mean_and_error()
+    mean, error = sampled(reference, "loss").mean_and_error()
     if abs(mean - exact) <= ANCHORED * error:
         return ""
     return f"the reference is wrong: its mean loss is {mean:.6g} ± {error:.2g}, and exactly it is {exact:.6g}"

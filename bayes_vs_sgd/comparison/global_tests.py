@@ -136,8 +136,8 @@ def ksd(
     score = grad_prior - scale * grad_loss
     distances = pdist(points, "sqeuclidean")
     squares, median = squareform(distances), max(float(np.median(distances)), np.finfo(float).tiny)
-    of_scores, of_loss = score @ score.T, grad_loss @ grad_loss.T
-    score_ahead, loss_ahead = (points @ g.T - np.sum(points * g, axis=1) for g in (score, grad_loss))  # (x - y) . g(y)
+    of_scores, score_ahead = score @ score.T, _ahead(points, score)
+    move = (grad_loss @ grad_loss.T, score @ grad_loss.T, _ahead(points, grad_loss)) if fitted else None
     embeddings = []
     for bandwidth in BANDWIDTHS:
         width = bandwidth**2 * median
@@ -147,11 +147,17 @@ def ksd(
         trace = -slope * points.shape[1] - 3 * kernel**5 / width**2 * squares
         gram = kernel * of_scores + ahead + ahead.T + trace
         direction = None
-        if fitted:
-            along = scale * (kernel * (score @ grad_loss.T) + slope * loss_ahead).mean(axis=1)
+        if move is not None:
+            of_loss, of_both, loss_ahead = move
+            along = scale * (kernel * of_both + slope * loss_ahead).mean(axis=1)
             direction = (along, scale**2 * float((kernel * of_loss).mean()))
         embeddings.append(_ensemble(gram, direction))
     return mean_test("ksd", embeddings, rng, influence)
+
+
+def _ahead(points: NDArray, gradients: NDArray) -> NDArray:
+    """(x - y) . g(y)."""
+    return points @ gradients.T - np.sum(points * gradients, axis=1)
 
 
 def adjusted(tests: Sequence[GlobalTest]) -> list[GlobalTest]:

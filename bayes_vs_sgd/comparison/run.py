@@ -24,7 +24,7 @@ from ..results import final_positions, whole
 from ..settings import KNOWN_DYNAMICS, Compare
 from ..simulate import simulate
 from .compare import Comparison, compare, primary
-from .effects import Sample, scalar_draws
+from .effects import Sample, sampled
 from .events import scalar_properties
 from .instability import instability
 from .matching import matched_along
@@ -286,7 +286,7 @@ class Study:
         num_examples = self.model.num_examples
         temperature = {"theory": theory, "fitted": fitted, "fitted_standard_error": error, "used": used}
         if found is not None and len(kept) >= 2:
-            matched = self.matched(law(tree, "loss", kept), used, name, found, deadline)
+            matched = self.matched(law(tree, "loss", kept), found, used, name, deadline)
             temperature |= dict(zip(("matched", "matched_standard_error"), matched, strict=True))
         compared = compare(
             tree,
@@ -308,18 +308,17 @@ class Study:
         return compared
 
     def matched(
-        self, loss: Sample, scale: float, name: str, reference: xr.DataTree | None = None, deadline: float = np.inf
+        self, loss: Sample, reference: xr.DataTree, scale: float, name: str, deadline: float
     ) -> tuple[float | None, float | None]:
-        """The n beta at which the posterior's mean loss is that of a law, and its standard error, from draws at one n beta on.
+        """The n beta at which the posterior's mean loss is that of a law, and its standard error.
 
-        Further posteriors are drawn from until the deadline.
+        From the reference's draws at one n beta on; further posteriors are drawn from until the deadline.
         """
 
         def posterior_losses(rung: float) -> Sample | None:
-            if rung != scale and time.monotonic() > deadline:
-                return None
-            tree = reference if rung == scale and reference is not None else self.reference(rung, name)
-            return Sample(scalar_draws(tree, "loss"), False)
+            if rung == scale:
+                return sampled(reference, "loss")
+            return sampled(self.reference(rung, name), "loss") if time.monotonic() < deadline else None
 
         return matched_along(loss, posterior_losses, scale, self.minimum.loss)
 

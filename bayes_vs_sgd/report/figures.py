@@ -17,7 +17,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from scipy import stats
 
 from ..comparison.compare import Comparison
-from ..comparison.effects import LEVEL, Effect
+from ..comparison.effects import LEVEL
 from ..comparison.spectrum import Spectrum
 from ..comparison.verdict import MATCH, MISMATCH, overall, with_margins
 
@@ -133,7 +133,9 @@ def forest_figure(comparison: Comparison) -> Figure:
         axes.plot([low, high], [row, row], color=shade, linewidth=1.5 if row < len(decide) else 0.8)
         fill = shade if row < len(decide) else "white"
         axes.plot(effect.value / effect.margin, row, "o", markersize=3.5, color=shade, markerfacecolor=fill)
-    labels = [f"{e.observable}, {KINDS[e.kind]}" for e in decide] + [f"temperature, {along(e)}" for e in beside]
+    labels = [f"{e.observable}, {KINDS[e.kind]}" for e in decide] + [
+        f"temperature, {'gradient' if e.observable == 'loss' else e.observable}" for e in beside
+    ]
     axes.set_yticks(range(len(labels)), labels, fontsize="small")
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=2)
@@ -141,11 +143,6 @@ def forest_figure(comparison: Comparison) -> Figure:
     axes.set_xlabel("effect / margin")
     axes.set_title(NAMES.get(comparison.dynamics, comparison.dynamics))
     return figure
-
-
-def along(temperature: Effect) -> str:
-    """Along what a temperature was measured."""
-    return temperature.observable if temperature.observable != "loss" else "gradient"
 
 
 def margin_ticks(axis: Axis, limits: tuple[float, float]) -> None:

@@ -22,11 +22,11 @@ class Matched(NamedTuple):
     doubts: list[str]
 
 
-def matched_temperature(study: Study, tree: xr.DataTree, chosen: Settings) -> Matched:
+def matched_temperature(study: Study, tree: xr.DataTree, chosen: Settings, deadline: float) -> Matched:
     """The beta at which a posterior is most like the ends of the runs, in the ways that ``compare`` has.
 
     All runs are fitted to, where ``compare`` fits to half and tests the other: Delta at the fitted beta has the same error
-    either way, since the posterior's draws are new.
+    either way, since the posterior's draws are new. For equal mean losses posteriors are drawn from until the deadline.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def matched_temperature(study: Study, tree: xr.DataTree, chosen: Settings) -> Ma
     if chosen.temperature == "fitted":
         return Matched(rounded(scale / count), error / count, "fitted to the runs by Stein's identity", [])
     losses = np.asarray(tree["posterior"]["loss"].values, float)[kept, -1:]
-    found, error = study.matched(Sample(losses, True), scale, "sgd")
+    found, error = study.matched(Sample(losses, True), study.reference(scale, "sgd"), scale, "sgd", deadline)
     if found is None or error is None:
         raise InputError(
             f"the posterior has the runs' mean loss {losses.mean():.6g} at no beta that draws could be taken at: give "

@@ -86,8 +86,9 @@ def measure(model: Model, chosen: Settings, key: int, folder: Path | None, say: 
     found, _ = under(model, chosen, key, folder, say, ends(study, tree, name))
     if chosen.against is None:
         return replace(found, seconds=time.monotonic() - started)
-    matched = matched_temperature(study, tree, chosen)
-    left = started + chosen.max_seconds - time.monotonic()
+    deadline = started + chosen.max_seconds
+    matched = matched_temperature(study, tree, chosen, deadline)
+    left = deadline - time.monotonic()
     law = {"law": "posterior", "against": None, "inverse_temperature": matched.inverse_temperature, "max_seconds": left}
     within = None if folder is None else folder / "against"
     bayes, parts = under(model, replace(chosen, **law), key + 1, within, say)
