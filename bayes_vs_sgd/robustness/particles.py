@@ -135,18 +135,17 @@ def until_agreed(
     say: Callable[[str], None],
     seconds_left: Callable[[], float],
 ) -> tuple[int, list[Replicate], list[Replicate]]:
-    """Replicates with k and with 2k moves; unless k is given it is doubled until nothing speaks against them."""
+    """Replicates with k and with 2k moves; unless k is given it is doubled while they are in doubt and time is left."""
     k = FEWEST_MOVES if num_moves is None else num_moves
-    fewer, more = (replicates(problem, times * k, count, seed, folder, say) for times in (1, 2))
-    while num_moves is None and 2 * k < MOST_MOVES:
+    fewer = replicates(problem, k, count, seed, folder, say)
+    while True:
         before = seconds_left()
-        if not doubts(fewer, more, LIKELY) or before <= 0:
-            break
-        k, fewer = 2 * k, more
         more = replicates(problem, 2 * k, count, seed, folder, say)
-        if seconds_left() < 2 * (before - seconds_left()):
-            break
-    return k, fewer, more
+        left = seconds_left()
+        enough = num_moves is not None or 4 * k > MOST_MOVES or left < 2 * (before - left)
+        if enough or not doubts(fewer, more, LIKELY):
+            return k, fewer, more
+        k, fewer = 2 * k, more
 
 
 def doubts(fewer: list[Replicate], more: list[Replicate], false_alarm: float = 1e-3) -> list[str]:
