@@ -40,7 +40,7 @@ class Observable:
     primary
         A scalar that decides the verdict of its group; at most four a group.
     mode
-        A scalar phi of the weights with a value at the optimum, along which a temperature is measured.
+        A scalar phi of the weights along which a temperature is measured.
     squared
         Grows as the square of what it measures, as a loss or a squared norm: laws are compared by its root.
     """

@@ -6,12 +6,13 @@ Under a law proportional to exp(log r - n beta L), any smooth vector field g sat
 
 so every g has its own estimate of n beta, and they agree only if the law is tempered. ``g = grad L`` pools all
 directions; ``g = P grad L`` looks at a part of them, P the projection on a site of the program or on a direction v. Along an
-observable phi with value c at the optimum
+observable phi of median c
 
 .. math:: g = (\phi - c) \nabla\phi / (q + \epsilon), \quad q = |\nabla\phi|^2,
 
 which moves phi itself at the rate of its gap: without the denominator the draws that q makes large decide. Where q may
-vanish, epsilon, a tenth of its mean over the seeds, keeps g bounded.
+vanish, epsilon, a tenth of its mean over the seeds, keeps g bounded. Any c will do; away from where the law is the force at the
+gap of a typical draw is noise, and more so than the curvature.
 """
 
 from collections.abc import Callable, Mapping
@@ -113,7 +114,7 @@ def stein_terms(
     positions
         Unconstrained positions with a leading axis of independent seeds; those of lost ones have terms that are not finite.
     modes
-        Scalar observables with a value at the model's optimum.
+        Scalar observables.
     directions
         Unit vectors (k, d) in the order of ``target.flat``.
 
@@ -139,12 +140,14 @@ def _stein_terms(
     def observed(phi, vector):
         return phi(model, model.constrain(target.unflat(vector)))
 
-    def squared_slopes(position):
+    def level_and_squared_slope(position):
         vector = target.flat(position)
-        return {name: jnp.sum(jax.grad(partial(observed, phi))(vector) ** 2) for name, phi in modes.items()}
+        found = {name: jax.value_and_grad(partial(observed, phi))(vector) for name, phi in modes.items()}
+        return {name: (level, jnp.sum(slope**2)) for name, (level, slope) in found.items()}
 
-    slopes = jax.lax.map(squared_slopes, positions, batch_size=256)
-    soft = {name: SOFT * jnp.mean(squares, where=jnp.isfinite(squares)) for name, squares in slopes.items()}
+    seen = jax.lax.map(level_and_squared_slope, positions, batch_size=256)
+    center = {name: jnp.nanmedian(jnp.where(jnp.isfinite(x), x, jnp.nan)) for name, (x, _) in seen.items()}
+    soft = {name: SOFT * jnp.mean(q, where=jnp.isfinite(q)) for name, (_, q) in seen.items()}
 
     def terms(position):
         vector = target.flat(position)
@@ -160,10 +163,9 @@ def _stein_terms(
             curvature = axis @ jax.jvp(jax.grad(loss), (vector,), (axis,))[1]
             found[f"direction {index}"] = (curvature + slope * (axis @ grad_prior), slope**2)
         for name, phi in modes.items():
-            assert model.optimum is not None  # modes are measured from the optimum
             along = partial(observed, phi)
-            gap = along(vector) - along(target.flat(model.unconstrain(model.optimum)))
-            slope = jax.grad(along)(vector)
+            level, slope = jax.value_and_grad(along)(vector)
+            gap = level - center[name]
             bend = jax.jvp(jax.grad(along), (vector,), (slope,))[1]
             size = slope @ slope + soft[name]
             divergence = slope @ slope + gap * (jnp.sum(_diagonal(along, vector)) - 2 * slope @ bend / size)

@@ -30,7 +30,7 @@ class EnsembleScores:
 
 def ensemble_scores(tree: xr.DataTree, target: Posterior, chosen: dict[str, Observable]) -> EnsembleScores:
     """Scores of an ensemble, and Stein terms along grad L, its parts, and the modes among some observables."""
-    modes = {k: v for k, v in chosen.items() if v.mode} if target.model.optimum is not None else {}
+    modes = {k: v for k, v in chosen.items() if v.mode}
     positions = final_positions(tree)[0]
     found = scores(target, positions)
     return EnsembleScores(found, stein_terms(target, positions, modes, found.directions()))
