@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.cli import prepare_jax
+from bayes_vs_sgd.comparison.plan import Walk
 from bayes_vs_sgd.comparison.repairs import POWER, decided, explained
-from bayes_vs_sgd.comparison.run import Study, Walk
+from bayes_vs_sgd.comparison.run import Study
 from bayes_vs_sgd.comparison.verdict import MATCHES, MISMATCH
 from bayes_vs_sgd.report.figures import COLOURS, new_figure, write_analysis
 from bayes_vs_sgd.settings import Compare

@@ -39,7 +39,8 @@ from bayes_vs_sgd.assumptions.audit import constancy, preconditioner
 from bayes_vs_sgd.assumptions.step_size import small_steps
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison import verdict as rules
-from bayes_vs_sgd.comparison.compare import log_temperatures, observed_effects, primary
+from bayes_vs_sgd.comparison.compare import primary
+from bayes_vs_sgd.comparison.differences import log_temperatures, observed_effects
 from bayes_vs_sgd.comparison.gates import LOST_LIMIT
 from bayes_vs_sgd.comparison.roots import judged, with_roots
 from bayes_vs_sgd.comparison.temperature import SteinTerms

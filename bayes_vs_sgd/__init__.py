@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from .assumptions.along import AuditAlong, audit_along
     from .assumptions.audit import Audit, audit
     from .assumptions.tails import tail_index
-    from .comparison.compare import Comparison, compare
+    from .comparison.compare import compare
+    from .comparison.result import Comparison
     from .comparison.run import Study
     from .comparison.spectrum import temperature_spectrum
     from .dynamics import (

@@ -1,5 +1,6 @@
 """Can a run be believed? R-hat, effective sample size and divergences, by arviz-stats, on invariants."""
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -82,8 +83,9 @@ def bfmi(energy: np.ndarray) -> float:
     return float(np.min(np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)))
 
 
-def quality(tree: xr.DataTree, name: str, observables: list[str]) -> Quality:
+def quality(tree: xr.DataTree, observables: list[str]) -> Quality:
     """Judge a run by some scalar observables."""
+    name = json.loads(tree.attrs["manifest"])["dynamics"]["name"]
     lost = int(np.sum(tree["final_position"].to_dataset()["lost_at_step"].values >= 0))
     draws = [np.asarray(tree["posterior"][o].values, float) for o in observables]
     if lost or draws[0].shape[1] < 4:

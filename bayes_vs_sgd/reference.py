@@ -110,7 +110,7 @@ def posterior_draws(
     shared: dict[str, Any] = {"key": key, "observables": observables, "folder": folder, "title": title}
     shared |= {"progress": progress, "record_positions": record_positions}
     tree = whole(simulate(dynamics, target, **lengths, **shared))
-    if not resort or quality(tree, "NUTS", judged).passed:
+    if not resort or quality(tree, judged).passed:
         return tree
     found = by_particles(target, key, observables, within, say, max_seconds) if mixes else None
     return tree if found is None else found

@@ -11,9 +11,9 @@ from rich.console import Console
 from .along import along_training
 from .assumptions.along import audit_along
 from .assumptions.audit import audit
-from .comparison.compare import Comparison
 from .comparison.control import Control, run_control
 from .comparison.repairs import explained
+from .comparison.result import Comparison
 from .comparison.run import Study
 from .errors import InputError
 from .free_energy import free_energy

@@ -26,7 +26,8 @@ from bayes_vs_sgd.assumptions.temperatures import one_temperature
 from bayes_vs_sgd.assumptions.weak_error import as_assumption, weak_error
 from bayes_vs_sgd.claims.programs import quadratic, regression
 from bayes_vs_sgd.comparison.effects import Effect
-from bayes_vs_sgd.comparison.run import OutOfTime, Walk
+from bayes_vs_sgd.comparison.plan import Walk
+from bayes_vs_sgd.comparison.run import OutOfTime
 from bayes_vs_sgd.comparison.verdict import MATCHES
 from bayes_vs_sgd.curvature import reference_point
 from bayes_vs_sgd.mean_square import mean_square_limit

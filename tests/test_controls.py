@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd.comparison.run import Walk
+from bayes_vs_sgd.comparison.plan import Walk
 from bayes_vs_sgd.comparison.temperature import stein_terms
 from bayes_vs_sgd.curvature import example_gradients
 from bayes_vs_sgd.settings import Compare

@@ -1,5 +1,8 @@
 """Distances between laws beside their exact values."""
 
+from itertools import product
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -7,10 +10,13 @@ from scipy.special import logit
 from statistical import assert_mean, planted_bug
 from test_effects import autoregressive
 
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.comparison.compare import primary
+from bayes_vs_sgd.comparison.differences import kinds_of_functions
 from bayes_vs_sgd.comparison.distances import total_variation, wasserstein
 from bayes_vs_sgd.comparison.effects import Sample
 from bayes_vs_sgd.comparison.events import event_odds
-from bayes_vs_sgd.comparison.patterns import patterns
+from bayes_vs_sgd.comparison.patterns import LEVELS, patterns
 from bayes_vs_sgd.margins import MARGINS
 
 pytestmark = pytest.mark.law
@@ -75,6 +81,44 @@ def test_kinds_of_functions_have_the_probabilities_of_the_law():
     moved = patterns(["x", "y"], [Sample(x, True) for x in ours], [Sample(x, False) for x in far])
     (both,) = (p for p in moved if set(p.levels.values()) == {"high"})
     assert both.interval[0] > exact
+
+
+def test_kinds_of_functions_are_patterns_of_predictions(x64):
+    """Four predictions of a linear regression are jointly normal: 81 boxes. Draws at another temperature have others.
+
+    Error rate 1e-6. The wider law's predictions are 1.4 times as wide.
+    """
+    model = bvs.load_model(Path(__file__).parents[1] / "models" / "linear_regression.py", num_examples=32)
+    target = bvs.Posterior(model)
+    wanted = {"observables": ["loss", "prediction_seen", "mode_1", "mode_5"], "progress": False}
+    reference = bvs.simulate(model.exact_sampler, target, num_chains=16, num_draws=4000, key=1, **wanted)
+    boxes = dict(zip(product(LEVELS, repeat=4), exact_boxes(model), strict=True))
+    p_values = []
+    for beta in (1.0, 0.5):
+        law = bvs.Posterior(model, beta)
+        tree = bvs.simulate(model.exact_sampler, law, num_chains=2000, num_draws=1, num_warmup=9, key=2, **wanted)
+        found = kinds_of_functions(tree, reference, primary(target), np.arange(2000))
+        assert {name for kind in found for name in kind.levels} == {f"prediction_seen[{i}]" for i in range(4)}
+        counts = dict.fromkeys(boxes, 0.0) | {tuple(k.levels.values()): 2000 * k.probability for k in found}
+        common = [kind for kind, probability in boxes.items() if 2000 * probability > 5]
+        rest = [sum(side.values()) - sum(side[k] for k in common) for side in (counts, boxes)]
+        expected = 2000 * np.array([*(boxes[k] for k in common), rest[1]])
+        p_values.append(scipy.stats.chisquare([*(counts[k] for k in common), rest[0]], expected).pvalue)
+    assert p_values[0] > 1e-6
+    assert p_values[1] < 1e-12
+
+
+def exact_boxes(model):
+    """Probabilities of the patterns of the first four predictions, whose posterior is normal, by their covariance."""
+    x, noise, prior = np.asarray(model.data["x"], float), 1.0, 1.0
+    rows = x[:4]
+    correlation = rows @ np.linalg.inv(x.T @ x / noise**2 + np.eye(x.shape[1]) / prior**2) @ rows.T
+    correlation /= np.sqrt(np.outer(np.diag(correlation), np.diag(correlation)))
+    edges = [-9.0, scipy.stats.norm.ppf(0.1), scipy.stats.norm.ppf(0.9), 9.0]
+    law = scipy.stats.multivariate_normal(cov=correlation, seed=0)
+    places = [np.array(place) for place in product(range(3), repeat=4)]
+    found = np.array([law.cdf(np.take(edges, k + 1), lower_limit=np.take(edges, k)) for k in places])
+    return found / found.sum()
 
 
 def normals(rng, correlation, number):

@@ -53,7 +53,7 @@ def test_particles_weigh_the_wells_that_nuts_stays_in(two_wells, tmp_path):
     shared = {"num_chains": 16, "num_draws": 1000, "key": 3, "observables": names, "judged": names, "progress": False}
     drawn = posterior_draws(two_wells, folder=tmp_path, **shared)
     assert of_particles(drawn)
-    assert quality(drawn, "TemperedParticles", names).passed
+    assert quality(drawn, names).passed
     right = np.asarray(drawn["posterior"]["right_well"])
     exact, error = exact_share(two_wells), mean_error(right, False)
     assert 0.6 < exact < 0.8
@@ -61,7 +61,7 @@ def test_particles_weigh_the_wells_that_nuts_stays_in(two_wells, tmp_path):
     assert abs(right.mean() - exact) < 4 * error
     nuts = bvs.open_run(tmp_path)
     assert not quality(
-        nuts, "NUTS", names
+        nuts, names
     ).passed  # planted: taken for the posterior, it would give each well its chains' share
     again = posterior_draws(two_wells, folder=tmp_path, mixes=False, **shared)
     np.testing.assert_array_equal(again["posterior"]["right_well"], right)

@@ -1,12 +1,15 @@
 """Temperatures of a law: that of equal mean loss, along a ladder of posteriors, and those along directions and sites."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd.comparison.effects import Sample
+from bayes_vs_sgd.comparison.effects import Sample, sampled
 from bayes_vs_sgd.comparison.matching import LONGEST_RUNG, matched_along, matched_scale
+from bayes_vs_sgd.comparison.run import Study
 from bayes_vs_sgd.comparison.temperature import stein_terms
 
 pytestmark = pytest.mark.law
@@ -49,6 +52,27 @@ def test_a_ladder_goes_where_draws_at_one_temperature_do_not_reach():
     frozen = Sample(np.full((100, 1), least), True)
     assert matched_along(frozen, posterior_losses, 100.0, least) == (None, None)
     assert matched_along(loss, lambda scale: None, 100.0, least) == (None, None)
+
+
+@pytest.mark.parametrize("mixes", [True, False])
+def test_a_ladder_ends_at_a_posterior_that_was_not_reached(mixes, monkeypatch, x64):
+    """A linear regression's mean loss at 20 times its n beta is found, but not from chains that have hardly left their starts."""
+    model = bvs.load_model(Path(__file__).parents[1] / "models" / "linear_regression.py")
+    study = Study(model, progress=False)
+    reference = study.reference(100.0, "cold")
+    loss = sampled(study.reference(2000.0, "wanted"), "loss")
+
+    def unmixed(scale, name):
+        wanted = {"num_chains": 16, "num_draws": 1000, "observables": ["loss", *study.chosen], "progress": False}
+        return bvs.simulate(bvs.MALA(1e-9), study.target(scale), key=0, **wanted)
+
+    if not mixes:
+        monkeypatch.setattr(study, "reference", unmixed)
+    value, error = study.matched(loss, reference, 100.0, "cold", np.inf)
+    if mixes:
+        assert_mean(value, error, expected=2000.0, detects=300.0)
+    else:
+        assert value is None
 
 
 def test_each_direction_of_a_law_has_the_temperature_that_it_was_drawn_at(load, x64):

@@ -10,7 +10,7 @@ from statistical import assert_mean, planted_bug
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.assumptions.refined import describe, own_equation
 from bayes_vs_sgd.assumptions.weak_error import halved, weak_error
-from bayes_vs_sgd.comparison.run import Walk
+from bayes_vs_sgd.comparison.plan import Walk
 from bayes_vs_sgd.settings import Compare
 
 ETA, BATCH, DECAY, SUBSTEPS = 0.7, 8, 0.99, 16

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import xarray as xr
 
-from ..comparison.compare import Comparison, Repaired
+from ..comparison.plan import Walk
 from ..comparison.repairs import Interventions, decided, interventions
+from ..comparison.result import Comparison, Repaired
 from ..comparison.roots import judged
-from ..comparison.run import OutOfTime, Study, Walk
+from ..comparison.run import OutOfTime, Study
 from ..comparison.stationarity import ENSEMBLE
 from ..comparison.verdict import MATCHES, MISMATCH, NO_VERDICT, OPEN
 from ..diagnostics import finite_or_none

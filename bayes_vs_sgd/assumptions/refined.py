@@ -26,8 +26,9 @@ from scipy.special import gamma
 
 from ..comparison import verdict as rules
 from ..comparison.effects import Effect, location_and_scale
+from ..comparison.plan import Walk
 from ..comparison.roots import judged
-from ..comparison.run import Study, Walk
+from ..comparison.run import Study
 from ..comparison.stationarity import law
 from ..dynamics import (
     AdamFlow,

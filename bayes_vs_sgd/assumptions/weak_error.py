@@ -21,7 +21,8 @@ import numpy as np
 from scipy import stats
 
 from ..comparison.effects import Effect
-from ..comparison.run import OutOfTime, Study, Walk
+from ..comparison.plan import Walk
+from ..comparison.run import OutOfTime, Study
 from ..dynamics import Optimizer
 from ..errors import InputError
 from .assumption import CONFIDENCE, Assumption, from_interval, undefined

@@ -1,17 +1,15 @@
 """Compare the law of a dynamics with a reference: effects, gates, verdicts, reason."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
 
 from ..curvature import reference_point
-from ..diagnostics import Quality, finite_or_none, quality
+from ..diagnostics import quality
 from ..errors import InputError
 from ..manifest import target_of
 from ..margins import MARGINS, Margins
@@ -21,80 +19,18 @@ from ..results import final_positions
 from ..start import value_shapes
 from . import record
 from . import verdict as rules
-from .distances import Distance, total_variation, wasserstein
-from .effects import Effect, Sample, location_and_scale, sampled
+from .differences import Differences, differences, distances, kinds_of_functions, recorded, samples_of
+from .effects import Effect, Sample, sampled
 from .embedding import GlobalTest
-from .events import EventOdds, event_odds
+from .events import event_odds
 from .gates import broken_reference, off_anchor, too_many_lost
 from .matching import matched_scale
-from .patterns import Pattern, patterns
 from .prediction import held_out_prediction
 from .refusals import check_observables, check_runs
+from .result import Comparison
 from .roots import judged, with_roots
-from .spectrum import Spectrum
 from .stationarity import confined, is_ensemble, law, unsettled
-from .temperature import SteinTerms
-from .whole_law import EnsembleScores, ensemble_scores, global_tests
-
-
-@dataclass(frozen=True)
-class Repaired:
-    """Repairs made together (``repairs.py``), and the comparison that they led to."""
-
-    assumptions: tuple[str, ...]
-    comparison: "Comparison"
-
-    def to_json(self) -> dict[str, Any]:
-        """As the contract has it; several names are joined by " + "."""
-        verdict = {"assumption": " + ".join(self.assumptions), "verdict": self.comparison.verdict}
-        return verdict | {"verdicts": self.comparison.verdicts, "reason": self.comparison.reason}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What was found of one dynamics; ``effects`` and ``tests`` decide, the rest explains.
-
-    ``confined`` are observables of which one run shows but a share of the spread of all runs (``stationarity.confined``);
-    ``calibration`` is what is on record of the reference's sampler on models from a file of this name; None for nothing.
-    ``temperatures`` are those along grad L ("loss"), by site and by direction, over the reference's.
-    """
-
-    dynamics: str
-    settings: dict[str, Any]
-    objective: str | None
-    initial: dict[str, Any]
-    stationary: bool | None
-    confined: dict[str, float]
-    num_steps: int
-    num_seeds: int
-    chains_lost: int
-    inverse_temperature: dict[str, float | None]
-    reference: Quality | None
-    calibration: dict[str, Any] | None
-    effects: list[Effect]
-    tests: list[GlobalTest]
-    learning_coefficient: dict[str, float | None]
-    verdicts: dict[str, str | None]
-    verdict: str
-    reason: str
-    seeds_needed: int | None = None
-    draws_needed: int | None = None
-    temperatures: Sequence[Effect] = ()
-    distances: Sequence[Distance] = ()
-    patterns: Sequence[Pattern] = ()
-    odds: Sequence[EventOdds] = ()
-    held_out: dict[str, Any] | None = None
-    spectrum: Spectrum | None = None
-    repairs: Sequence[Repaired] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return finite_or_none({k: getattr(self, k) for k in self.__dataclass_fields__})
-
-    def _repr_html_(self) -> str:
-        from ..report.notebook import comparison_html
-
-        return comparison_html(self)
+from .whole_law import EnsembleScores, ensemble_scores
 
 
 def primary(target: Posterior, names: list[str] | None = None) -> dict[str, Observable]:
@@ -170,41 +106,28 @@ def compare(
     constant = check_observables(tree, reference, chosen, primary_observables is not None)
     grade = calibration = None
     if reference is not None:
-        grade = quality(reference, json.loads(reference.attrs["manifest"])["dynamics"]["name"], list(chosen))
+        grade = quality(reference, list(chosen))
         calibration = record.of_sampler(target.model, grade.dynamics)
     if least_loss is None:
         least_loss = reference_point(target.model, target.center).loss
-    shown, names = judged(chosen), list(judged(chosen))
+    names = list(judged(chosen))
     _, kept = final_positions(tree)
     tree, *others = with_roots(chosen, least_loss, tree, *([] if reference is None else [reference]))
     reference = others[0] if others else None
     lost = int((~kept).sum())
-    ensemble = is_ensemble(tree)
     tested = np.flatnonzero(kept)[seeds]
-    effects: list[Effect] = []
-    temperatures: list[Effect] = []
-    tests: list[GlobalTest] = []
+    effects, temperatures, tests = Differences([], [], [])
     if len(tested) >= 2 and (grade is None or grade.ess_min > 0):
-        seen = (scores or ensemble_scores(tree, target, chosen)) if ensemble else None
-        if reference is not None:
-            effects = observed_effects(tree, reference, shown, tested, margins)
-        if seen is not None:
-            at, alone = float(target.scale), reference is None
-            deciding, temperatures = log_temperatures(seen.terms, chosen, tested, at, margins, alone)
-            effects += deciding
-        tests = global_tests(tree, reference, target, tested, names, seen, fitted, margins)
+        seen = (scores or ensemble_scores(tree, target, chosen)) if is_ensemble(tree) else None
+        effects, temperatures, tests = differences(tree, reference, target, tested, chosen, seen, fitted, margins)
     groups, verdict, why = _verdicts(effects, tests, len(tested), None if grade is None else grade.ess_min)
     if fitted and verdict == rules.MISMATCH and (against := rules.rejections(tests)):
         why += f"; no temperature fits ({against})"
     if constant:
         why += f" ({', '.join(constant)}: constant under the posterior, left out)"
     moving = unsettled(tree, names, margins) if effects else None
-    if moving:
-        why = f"law at step {tree.attrs['num_steps']:,}, where {', '.join(moving)} may still depend on the start; {why}"
     stay = confined(tree, names) if effects else {}
-    if stay and verdict != rules.MATCH:
-        shares = ", ".join(f"{share:.2g} of {name}'s" for name, share in stay.items())
-        why += f"; a run stays in its well, or where it froze: it shows {shares} spread"
+    why = _in_time(why, int(tree.attrs["num_steps"]), moving, {} if verdict == rules.MATCH else stay)
     if gate := broken_reference(grade, calibration) or off_anchor(target, reference) or too_many_lost(lost, kept.size):
         groups = {k: v and rules.NO_VERDICT for k, v in groups.items()}
         verdict, why = rules.NO_VERDICT, gate
@@ -214,8 +137,7 @@ def compare(
     beside = reference if effects else None
     if "matched" not in inverse_temperature:
         inverse_temperature = inverse_temperature | _matched(tree, beside, target)
-    kinds = [k for k, item in chosen.items() if item.group in ("function", "off_data") and k != "loss"]
-    events = [] if beside is None else [k for k in target.model.properties if _recorded(k, tree, beside)]
+    events = [] if beside is None else [k for k in target.model.properties if recorded(k, tree, beside)]
     factor = float(target.scale) if scale is None else scale
     return Comparison(
         dynamics=name or manifest["dynamics"]["name"],
@@ -240,71 +162,10 @@ def compare(
         draws_needed=rules.number_needed(effects, grade.ess_min) if verdict in rules.OPEN and grade else None,
         temperatures=temperatures,
         distances=() if beside is None else distances(tree, beside, names, tested, margins),
-        patterns=() if beside is None else patterns(kinds, *_samples(tree, beside, kinds, tested)),
-        odds=() if gate or beside is None else event_odds(events, *_samples(tree, beside, events, tested), margins),
+        patterns=() if beside is None else kinds_of_functions(tree, beside, chosen, tested),
+        odds=() if gate or beside is None else event_odds(events, *samples_of(tree, beside, events, tested), margins),
         held_out=None if gate or reference is None else held_out_prediction(tree, reference, target),
     )
-
-
-def observed_effects(
-    tree: xr.DataTree, reference: xr.DataTree, chosen: dict[str, Observable], tested: np.ndarray, margins: Margins
-) -> list[Effect]:
-    """Location and spread of every primary observable beside the reference's."""
-    found = []
-    for label, item in chosen.items():
-        ours, theirs = law(tree, label, tested), sampled(reference, label)
-        found += location_and_scale(label, str(item.group), ours, theirs, margins)
-    return found
-
-
-def distances(
-    tree: xr.DataTree, reference: xr.DataTree, names: list[str], tested: np.ndarray, margins: Margins = MARGINS
-) -> list[Distance]:
-    """Total variation over the primary observables together, at least, and Wasserstein's distance of each."""
-    ours, theirs = _samples(tree, reference, names, tested)
-    found = [wasserstein(name, a, b, margins) for name, a, b in zip(names, ours, theirs, strict=True)]
-    if min(len(tested), len(theirs[0].values)) < 4:  # the classifier learns on half of the chains
-        return found
-    our_draws, their_draws = (np.stack([s.values for s in side], axis=-1) for side in (ours, theirs))
-    return [total_variation(our_draws, their_draws, ours[0].independent, margins), *found]
-
-
-def _recorded(name: str, *trees: xr.DataTree) -> bool:
-    return all(name in tree["posterior"].data_vars for tree in trees)
-
-
-def _samples(
-    tree: xr.DataTree, reference: xr.DataTree, names: list[str], tested: np.ndarray
-) -> tuple[list[Sample], list[Sample]]:
-    """Draws of some observables, the run's and the reference's."""
-    return [law(tree, k, tested) for k in names], [sampled(reference, k) for k in names]
-
-
-def log_temperatures(
-    terms: dict[str, SteinTerms],
-    chosen: dict[str, Observable],
-    tested: np.ndarray,
-    scale: float,
-    margins: Margins,
-    alone: bool,
-) -> tuple[list[Effect], list[Effect]]:
-    """Temperatures that decide, along the modes among the primary observables; and those along all else, which explain.
-
-    Where nothing but scores is known (``alone``) and there are no modes, directions decide.
-    """
-    decide = {label: str(item.group) for label, item in chosen.items() if item.mode and label in terms}
-    if not decide and alone:
-        decide = {label: "function" for label in terms if label.startswith("direction") or len(terms) == 1}
-    groups = dict.fromkeys(terms, "temperature") | decide
-    found = {k: log_temperature(k, group, terms[k].subset(tested), scale, margins) for k, group in groups.items()}
-    return [found[k] for k in decide], [effect for k, effect in found.items() if k not in decide]
-
-
-def log_temperature(label: str, group: str, terms: SteinTerms, scale: float, margins: Margins = MARGINS) -> Effect:
-    """Log of the temperature along an observable over the target's."""
-    found, error = terms.scale()
-    value = np.log(scale / found) if found > 0 else np.nan
-    return Effect(label, group, "log_temperature", float(value), error / abs(found), margins["log_temperature"])
 
 
 def _verdicts(
@@ -321,6 +182,16 @@ def _verdicts(
     if scores_alone and all(e.inside for e in effects):
         return groups, verdict, "every temperature is within its margin, but only draws of a reference can show a match"
     return groups, verdict, rules.reason(effects, groups, verdict, num_seeds, tests, num_draws) if effects else ""
+
+
+def _in_time(why: str, num_steps: int, moving: list[str] | None, stay: dict[str, float]) -> str:
+    """The reason, with what has not settled of the law and what a run shows but a share of."""
+    if moving:
+        why = f"law at step {num_steps:,}, where {', '.join(moving)} may still depend on the start; {why}"
+    if stay:
+        shares = ", ".join(f"{share:.2g} of {name}'s" for name, share in stay.items())
+        why += f"; a run stays in its well, or where it froze: it shows {shares} spread"
+    return why
 
 
 def _matched(tree: xr.DataTree, reference: xr.DataTree | None, target: Posterior) -> dict[str, float | None]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..model import Model
-from .compare import Comparison
+from .result import Comparison
 from .run import Study
 from .spectrum import Spectrum, spectrum_at_minimum
 from .stationarity import ENSEMBLE

@@ -1,9 +1,10 @@
 """How probable each kind of function is under the two laws.
 
-A kind says of each primary observable of the function whether it lies in the reference's lowest tenth, its highest or between:
-3^k kinds of k observables, whose probabilities differ by powers of ten. Where the laws are the same all points
-(P_Bayes, P_SGD) lie on the diagonal (Mingard et al., JMLR 22 (2021) 79, whose functions are patterns of signs on held-out
-inputs). They explain a verdict and have no part in it.
+A kind says of the predictions at up to four probe inputs, those the data do not contain first, whether each lies in the
+reference's lowest tenth, its highest or between: 3^k kinds, whose probabilities differ by powers of ten. Where fewer predictions
+than four are recorded, primary observables of the function fill the places. Where the laws are the same all points
+(P_Bayes, P_SGD) lie on the diagonal (Mingard et al., JMLR 22 (2021) 79, whose functions are the labels of held-out inputs). They
+explain a verdict and have no part in it.
 """
 
 from collections.abc import Sequence
@@ -12,19 +13,22 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from ..diagnostics import finite_or_none
 from ..estimate import share_with_interval
 from .effects import Sample
 
-MOST_OBSERVABLES = 3
+PREDICTIONS = ("predictions_unseen", "prediction_seen")
+"""Recorded predictions, at inputs that the data do not contain and at some that they do."""
+MOST_COORDINATES = 4
 TENTHS = (0.1, 0.9)
 LEVELS = ("low", "middle", "high")
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A kind of function: where its observables lie, and its probability under the run and the reference.
+    """A kind of function: where its predictions lie, and its probability under the run and the reference.
 
     Intervals are Clopper and Pearson's, at 95 %, of as many draws as are independent.
     """
@@ -41,11 +45,10 @@ class Pattern:
 
 
 def patterns(names: Sequence[str], ours: Sequence[Sample], theirs: Sequence[Sample]) -> list[Pattern]:
-    """Probability of each kind that either law has, the reference's most probable first; of the first three observables."""
-    names = list(names)[:MOST_OBSERVABLES]
+    """Probability of each kind that either law has, the reference's most probable first."""
     if not names:
         return []
-    bounds = [np.quantile(sample.values, TENTHS) for sample in theirs[: len(names)]]
+    bounds = [np.quantile(sample.values, TENTHS) for sample in theirs]
     level = [
         np.stack([np.digitize(x.values, b) for x, b in zip(side, bounds, strict=False)]) for side in (ours, theirs)
     ]
@@ -59,3 +62,26 @@ def patterns(names: Sequence[str], ours: Sequence[Sample], theirs: Sequence[Samp
             words = {name: LEVELS[k] for name, k in zip(names, kind, strict=True)}
             found.append(Pattern(words, share, interval, other, its))
     return sorted(found, key=lambda pattern: -pattern.reference_probability)
+
+
+def with_coordinates(tree: xr.DataTree, others: Sequence[str]) -> tuple[list[str], xr.DataTree]:
+    """Names of what tells kinds of functions apart, and the run with each of them as a scalar.
+
+    Parameters
+    ----------
+    tree
+        A run, with the predictions it recorded.
+    others
+        Names of scalars of the function, for the places that are left.
+    """
+    draws = tree["posterior"].to_dataset()
+    single = {}
+    for name in PREDICTIONS:
+        if name in draws:
+            values = draws[name].values
+            flat = values.reshape(*values.shape[:2], -1)[..., :MOST_COORDINATES]
+            single |= {f"{name}[{i}]": (("chain", "draw"), flat[..., i]) for i in range(flat.shape[-1])}
+    names = [*single, *others][:MOST_COORDINATES]
+    found = tree.copy()
+    found["posterior"] = xr.DataTree(draws.assign({k: v for k, v in single.items() if k in names}))
+    return names, found

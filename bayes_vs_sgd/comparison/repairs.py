@@ -17,8 +17,9 @@ from ..dynamics import GaussianNoise, Minibatch, Optimizer
 from ..dynamics.gradients import Gradient
 from ..dynamics.white_noise import WhiteNoise
 from ..errors import InputError
-from .compare import Comparison, Repaired
-from .run import OutOfTime, Study, Walk
+from .plan import Walk
+from .result import Comparison, Repaired
+from .run import OutOfTime, Study
 from .verdict import MATCHES, MISMATCH, OPEN
 
 POWER = 4

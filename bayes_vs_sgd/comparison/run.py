@@ -3,67 +3,50 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 
-from ..curvature import Minimum, gradient_noise, hessian_eigenvalues, nearest_minimum, reference_point
-from ..dynamics import SGD, SGLD, Adam, Dynamics, GradientDescent
-from ..errors import InputError, nearest
-from ..given import Given, from_positions, read_positions, site_values
-from ..mean_square import curved_modes
+from ..diagnostics import quality
+from ..dynamics import Dynamics
+from ..errors import InputError
+from ..given import from_positions
 from ..model import Model
 from ..posterior import Posterior
 from ..reference import of_particles, posterior_draws
 from ..results import final_positions, whole
-from ..settings import KNOWN_DYNAMICS, Compare
+from ..settings import Compare
 from ..simulate import simulate
-from .compare import Comparison, compare, primary
+from .compare import compare
 from .effects import Sample, sampled
-from .events import scalar_properties
 from .instability import instability
 from .matching import matched_along
+from .plan import DEFAULT, MOST_RECORDED, Plan, Walk
+from .result import Comparison
 from .roots import judged, with_roots
-from .spectrum import DEGENERATE, STEP, Spectrum, spectrum_at_minimum, temperature_spectrum, unit_scale
+from .spectrum import Spectrum, spectrum_at_minimum, temperature_spectrum, unit_scale
 from .stationarity import hopeless, is_ensemble, law, unsettled
 from .temperature import reference_scale
 from .whole_law import EnsembleScores, ensemble_scores
 
-MOMENTUM = 0.9
 MAX_DOUBLINGS = 6
 DRAWS = 16
 MOST_NUMBERS = 2 * 10**6
 """Recorded of an ensemble within its first steps: what changes slowly is seen in averages of some of them."""
-NOISELESS = 1e-10
-"""Gradient noise at the minimum whose variance is this much smaller than at prior draws is rounding."""
-MOST_RECORDED = 5000
-"""Most parameters of a model whose references record positions, for predictions on held-out examples."""
 COMPARED = 0.4
 """Of the time, for the comparisons themselves where repairs are to follow."""
-DEFAULT = Compare()
-
-
-@dataclass(frozen=True)
-class Walk:
-    """A dynamics of one's own: where it starts (None: prior draws), and how many times as many steps and seeds it takes."""
-
-    dynamics: Dynamics
-    initial: Mapping[str, np.ndarray] | None = None
-    longer: int = 1
-    wider: int = 1
 
 
 class OutOfTime(Exception):
     """A run was not made, since it would not have ended in time."""
 
 
-class Study:
-    """A model with what its comparisons share: minimum, sharpness, gradient noise, reference runs.
+class Study(Plan):
+    """Runs, references and comparisons of a plan.
 
     ``until`` is when what is begun must have ended: a run that would take longer, by its first steps and by the time that
     the rest of a comparison has taken so far, raises ``OutOfTime``.
@@ -82,122 +65,9 @@ class Study:
         progress: bool = True,
         own: Mapping[str, Walk] | None = None,
     ):
-        self.own, self.margins = dict(own or {}), settings.margins
-        for name in settings.dynamics:
-            if name not in (*KNOWN_DYNAMICS, *self.own):
-                raise InputError(f"unknown dynamics {name!r}: {nearest(name, KNOWN_DYNAMICS)}")
-        for setting in ("num_seeds", "num_steps"):
-            if getattr(settings, setting) < 4:
-                raise InputError(f"{setting} is {getattr(settings, setting)}: it must be at least 4")
-        self.given = {Path(path).stem: path for path in settings.trajectories}
-        self.names = (*settings.dynamics, *self.given)
-        if len(self.given) < len(settings.trajectories) or len(set(self.names)) < len(self.names):
-            raise InputError(f"two of {', '.join(self.names)} have one name: give files of different names")
-        if not self.names:
-            raise InputError(
-                f"nothing to compare: give --dynamics ({', '.join(KNOWN_DYNAMICS)}) or --trajectories FILE.nc"
-            )
-        if settings.repairs and (settings.reference == "none" or model.num_parameters > MOST_RECORDED):
-            raise InputError(
-                f"repairs start from draws of a reference, of {MOST_RECORDED:,} parameters at most: leave out --repairs"
-            )
-        self.model, self.settings, self.seed, self.progress = model, settings, seed, progress
-        self.folder = folder
-        self.positions = {
-            name: site_values(read_positions(path), Posterior(model)) for name, path in self.given.items()
-        }
+        super().__init__(model, settings, own)
+        self.seed, self.folder, self.progress = seed, folder, progress
         self.trees: dict[str, tuple[xr.DataTree, xr.DataTree | None]] = {}
-        self.chosen = primary(Posterior(model), list(settings.observables) or None)
-        self.observables = sorted({"loss", *self.chosen, *scalar_properties(model)})
-
-    @cached_property
-    def minimum(self) -> Minimum:
-        """Empirical minimum."""
-        return reference_point(self.model)
-
-    @cached_property
-    def sharpness(self) -> float:
-        """Largest Hessian eigenvalue at the minimum; where that is degenerate, at the minima that prior draws descend to."""
-        starts = [self.model.sample_prior(jax.random.key(seed)) for seed in range(8)]
-        here, *there = (float(hessian_eigenvalues(self.model, p)[-1]) for p in (self.minimum.position, *starts))
-        if here > DEGENERATE * np.median(there):
-            return here
-        reached = [nearest_minimum(self.model, start).position for start in starts]
-        return max(float(hessian_eigenvalues(self.model, position)[-1]) for position in reached)
-
-    @cached_property
-    def curved_modes(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Mean products of the examples' Hessians at the minimum, in the directions that curve; None where they are too dear."""
-        return curved_modes(Posterior(self.model), self.minimum.position)
-
-    @cached_property
-    def learning_rate(self) -> float:
-        """Learning rate of plain SGD."""
-        if self.settings.learning_rate is not None:
-            return self.settings.learning_rate
-        if not self.sharpness > 0:
-            raise InputError(
-                f"the largest Hessian eigenvalue at the minimum is {self.sharpness:.3g}: give --learning-rate"
-            )
-        return float(f"{0.1 / self.sharpness:.3g}")
-
-    def dynamics(self, name: str) -> Dynamics:
-        """One of the named dynamics at comparable settings: all have the reference scale T0 of plain SGD."""
-        if name in self.given:
-            return Given(name)
-        if name in self.own:
-            return self.own[name].dynamics
-        rate, batch, objective = self.learning_rate, self.settings.batch_size, self.settings.objective
-        if name == "sgd-momentum":
-            return SGD(rate * (1 - MOMENTUM), batch, momentum=MOMENTUM, objective=objective)
-        if name == "sgd-shuffled":
-            return SGD(rate, batch, sampling="shuffled", objective=objective)
-        if name == "adam":
-            noise = gradient_noise(self.model, self.minimum.position).per_direction
-            return Adam(float(f"{rate * np.sqrt(noise / batch if noise else 1):.3g}"), batch, objective=objective)
-        if name == "gradient-descent":
-            return GradientDescent(rate, objective=objective)
-        if name == "sgd":
-            return SGD(rate, batch, objective=objective)
-        return self.langevin(self.scale)
-
-    def langevin(self, scale: float) -> SGLD:
-        """Full-batch Langevin dynamics at n beta, with a step that is STEP of the sharpest mode's relaxation time."""
-        return SGLD(float(f"{STEP / (scale * self.sharpness):.3g}"), batch_size=None)
-
-    @cached_property
-    def theory(self) -> float | None:
-        """The n beta that theory gives plain SGD; None where the gradients at the minimum have no noise."""
-        plain, target = SGD(self.learning_rate, self.settings.batch_size), Posterior(self.model)
-        found = reference_scale(plain, target, self.minimum.position)
-        elsewhere = [reference_scale(plain, target, self.model.sample_prior(jax.random.key(seed))) for seed in range(8)]
-        noisy = [scale for scale in elsewhere if scale is not None]
-        return None if found is None or (noisy and found > np.median(noisy) / NOISELESS) else found
-
-    @cached_property
-    def scale(self) -> float:
-        """The n beta at which Langevin dynamics run and learning coefficients are printed: set, by theory, or n."""
-        if self.settings.inverse_temperature is not None:
-            return self.settings.inverse_temperature * self.model.num_examples
-        return float(self.model.num_examples) if self.theory is None else self.theory
-
-    @cached_property
-    def initial_scale(self) -> float:
-        """Largest of 1, 1/2, 1/4, ... at which plain SGD is stable (learning rate x sharpness < 1) at 32 starting points."""
-        if self.settings.initial_scale is not None:
-            return self.settings.initial_scale
-        draws = [self.model.sample_prior(jax.random.key(seed)) for seed in range(32)]
-        for scale in 0.5 ** np.arange(8):
-            starts = [jax.tree.map(lambda x, s=scale: s * x, draw) for draw in draws]
-            if all(self.learning_rate * hessian_eigenvalues(self.model, start)[-1] < 1 for start in starts):
-                return float(scale)
-        raise InputError(
-            "plain SGD is unstable at any scale of the prior: give --initial-scale, or a smaller --learning-rate"
-        )
-
-    def target(self, scale: float) -> Posterior:
-        """Tempered posterior at n beta."""
-        return Posterior(self.model, scale / self.model.num_examples)
 
     def reference(self, scale: float, name: str) -> xr.DataTree:
         """Draws of the tempered posterior, by the sampler that suits it; where NUTS did not mix once it is not tried again."""
@@ -312,13 +182,15 @@ class Study:
     ) -> tuple[float | None, float | None]:
         """The n beta at which the posterior's mean loss is that of a law, and its standard error.
 
-        From the reference's draws at one n beta on; further posteriors are drawn from until the deadline.
+        From the reference's draws at one n beta on; further posteriors are drawn from until the deadline, or until draws of one
+        do not agree with each other.
         """
 
         def posterior_losses(rung: float) -> Sample | None:
-            if rung == scale:
-                return sampled(reference, "loss")
-            return sampled(self.reference(rung, name), "loss") if time.monotonic() < deadline else None
+            if rung != scale and time.monotonic() >= deadline:
+                return None
+            found = reference if rung == scale else self.reference(rung, name)
+            return sampled(found, "loss") if quality(found, list(self.chosen)).passed else None
 
         return matched_along(loss, posterior_losses, scale, self.minimum.loss)
 

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 from scipy import stats
 
-from ..comparison.compare import Comparison
 from ..comparison.effects import LEVEL
+from ..comparison.result import Comparison
 from ..comparison.spectrum import Spectrum
 from ..comparison.verdict import MATCH, MISMATCH, overall, with_margins
 

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from ..comparison.compare import Comparison
+from ..comparison.result import Comparison
 from ..free_energy import FreeEnergy
 from ..learning_coefficient import LearningCoefficient
 from .figures import NAMES, forest_figure, spectrum_figure

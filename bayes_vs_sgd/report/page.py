@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from ..along import Checkpoint
 from ..comparison import record
-from ..comparison.compare import Comparison
 from ..comparison.control import Control
+from ..comparison.result import Comparison
 from ..comparison.run import Study
 from ..comparison.spectrum import Spectrum
 from ..comparison.stationarity import has_path

@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import estimate
-from ..comparison.compare import Comparison, Repaired
 from ..comparison.control import Control
 from ..comparison.effects import Effect
 from ..comparison.embedding import GlobalTest
 from ..comparison.events import EventOdds
+from ..comparison.result import Comparison, Repaired
 from ..comparison.spectrum import Spectrum
 from ..margins import INSIDE, OUTSIDE, place
 from ..observables import GROUPS
