@@ -28,7 +28,8 @@ from matplotlib.figure import Figure
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.comparison import record
-from bayes_vs_sgd.comparison.compare import log_temperature, primary
+from bayes_vs_sgd.comparison.compare import primary
+from bayes_vs_sgd.comparison.differences import log_temperature
 from bayes_vs_sgd.comparison.effects import (
     LEVEL,
     Effect,
@@ -51,6 +52,7 @@ HERE = Path(__file__).parent
 LAWS = {
     "linear_regression": None,
     "deep_linear": None,
+    "deep_linear, n beta 1000": 1000.0,
     "product": None,
     "product, n beta 20": 20.0,
     "diagonal_linear": None,
@@ -160,7 +162,7 @@ def drawn(name: str, num_draws: int) -> Law:
     values = {k: jnp.asarray(tree["posterior"][k].values, float) for k, _ in model.latents}
     flat = jax.vmap(model.unconstrain)({k: v.reshape(-1, *v.shape[2:]) for k, v in values.items()})
     positions = {k: np.asarray(v) for k, v in flat.items()}
-    modes = {k: v for k, v in chosen.items() if v.mode} if model.optimum is not None else {}
+    modes = {k: v for k, v in chosen.items() if v.mode}
     terms = stein_terms(target, positions, modes)
     return Law(
         name,

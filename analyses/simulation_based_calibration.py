@@ -4,9 +4,9 @@ r"""Does each sampler sample the posterior of each model? Ranks of the truth amo
 
 For every model family at a small size and every sampler that suits it: parameters from the prior, data from them, draws from the
 sampler, and the rank of the truth's primary observables (the loss, which is the log likelihood, map coordinates, norms) among
-those of the draws. Ranks are uniform if the sampler is right. NUTS on the polynomial is not: it cannot cross between the wells.
-Nor is the last panel, Langevin dynamics with a step too large: its variance is 1 / (1 - step x precision / 2) times the
-posterior's.
+those of the draws. Ranks are uniform if the sampler is right. NUTS and MALA on the polynomial are not: they cannot cross between
+the wells. Nor is the last panel, Langevin dynamics with a step too large: its variance is 1 / (1 - step x precision / 2) times
+the posterior's.
 
 Writes the figure, its numbers, and, where these stay in this folder, the record that the library ships.
 """
@@ -43,11 +43,14 @@ BIASED = "sgld, step too large"
 SAMPLERS: dict[str, Callable[[bvs.Model], Chain | Particles]] = {
     "gibbs": lambda model: Chain(model.exact_sampler, 100, 5),
     "nuts": lambda model: Chain(bvs.NUTS(), 200, 4),
+    "mala": lambda model: Chain(bvs.MALA(), 500, 100),
+    "mclmc": lambda model: Chain(bvs.AdjustedMCLMC(), 300, 10),
     "smc": lambda model: Particles(num_particles=256, num_moves=5),
     "grid": lambda model: Chain(bvs.Grid(num_points=2 ** (14 if model.num_parameters == 1 else 19)), 0, 1),
     BIASED: lambda model: Chain(bvs.SGLD(0.04), 100, 10),  # precision 33: the variance is 2.9 times too large
 }
-CASES = [(model, sampler) for model in MODELS for sampler in ("nuts", "smc")]
+CASES = [(model, sampler) for model in MODELS for sampler in ("nuts", "smc", "mala")]
+CASES += [(model, "mclmc") for model in MODELS if model != "polynomial"]  # which has one parameter
 CASES += [(model, "gibbs") for model in ("linear_regression", "deep_linear", "product")]
 CASES += [("product", "grid"), ("polynomial", "grid"), ("linear_regression", BIASED)]
 CASES.sort(key=lambda case: (case[1] == BIASED, list(MODELS).index(case[0])))

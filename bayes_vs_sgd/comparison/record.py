@@ -17,7 +17,14 @@ TESTS, MATCHES, SAMPLERS = (
 GLOBAL = ("mmd", "stein", "ksd")
 FAILED = 1e-3
 """p-value below which a sampler failed."""
-NAMES = {"LinearNetworkGibbs": "gibbs", "NUTS": "nuts", "Grid": "grid", "TemperedParticles": "smc"}
+NAMES = {
+    "LinearNetworkGibbs": "gibbs",
+    "NUTS": "nuts",
+    "MALA": "mala",
+    "AdjustedMCLMC": "mclmc",
+    "Grid": "grid",
+    "TemperedParticles": "smc",
+}
 """Samplers of references."""
 
 
