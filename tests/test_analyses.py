@@ -391,7 +391,7 @@ def test_the_tests_of_compare_err_as_often_as_they_say():
     assert short["naive"] > 0.8
     assert short["false_match"] <= 0.07
     assert min(short["true_match"].values()) >= 0.9
-    assert len(short["true_match"]) == 8
+    assert len(short["true_match"]) == 9
     assert min(e["repetitions"] for e in matches if not e["case"].endswith("as they are")) >= 2000
     assert min(e["share"] for e in matches if e["case"].endswith("as they are")) < 0.1  # what the roots are for
     assert min(share for share, _ in short["power"].values()) > 0.8
