@@ -89,14 +89,15 @@ def as_observables(given: Mapping[str, Any]) -> HashableDict:
 def available(model: "Model") -> dict[str, Observable]:
     """All that can be recorded of a model: its own observables and properties, and those every model has."""
     found = {"loss": _loss, "squared_norm": _squared_norm}
-    if model.holds_examples:
+    predicts = bool(model.facts["observed"])  # a likelihood by numpyro.factor does not
+    if predicts and model.holds_examples:
         found["prediction_seen"] = _prediction_seen
     if model.optimum is not None:
         found["distance"] = _distance
         found["hessian_coordinates"] = _hessian_coordinates
     if model.held_out is not None:
         found["held_out_loss"] = _held_out_loss
-    if model.probes is not None:
+    if predicts and model.probes is not None:
         found["prediction_unseen"] = _prediction_unseen
         found["predictions_unseen"] = _predictions_unseen
     own_groups = {item.group for item in model.observables.values() if item.primary}

@@ -4,6 +4,8 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 import scipy.stats
 from scipy.special import logit
@@ -106,6 +108,25 @@ def test_kinds_of_functions_are_patterns_of_predictions(x64):
         p_values.append(scipy.stats.chisquare([*(counts[k] for k in common), rest[0]], expected).pvalue)
     assert p_values[0] > 1e-6
     assert p_values[1] < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["factor", "categorical"])
+def test_a_likelihood_that_predicts_no_number_has_no_kinds(kind):
+    """A factor has no predictions, a category no mean; both were compared before kinds were of predictions."""
+    x, y = np.random.default_rng(0).normal(size=(20, 2)), np.arange(20) % 3
+
+    def program(x, y):
+        w = numpyro.sample("w", dist.Normal(0, 1).expand([2]).to_event(1))
+        with numpyro.plate("examples", x.shape[0]):
+            logits = (x @ w)[:, None] * np.arange(3.0)
+            law = dist.Categorical(logits=logits)
+            numpyro.factor("y", law.log_prob(y)) if kind == "factor" else numpyro.sample("y", law, obs=y)
+
+    target = bvs.Posterior(bvs.Model(program, data={"x": x, "y": y}))
+    chosen, wanted = primary(target), {"num_draws": 8, "progress": False}
+    tree, reference = (bvs.simulate(bvs.MALA(), target, num_chains=c, key=c, **wanted) for c in (200, 16))
+    assert ("prediction_seen" in tree["posterior"]) == (kind == "categorical")
+    assert kinds_of_functions(tree, reference, chosen, np.arange(200)) == []
 
 
 def exact_boxes(model):

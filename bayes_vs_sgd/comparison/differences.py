@@ -75,14 +75,16 @@ def distances(
 def kinds_of_functions(
     tree: xr.DataTree, reference: xr.DataTree, chosen: dict[str, Observable], tested: np.ndarray
 ) -> list[Pattern]:
-    """How probable each kind of function is, by what both runs recorded of it."""
+    """How probable each kind of function is, by what both runs recorded of it and is a number (categories have no mean)."""
     others = [k for k, item in chosen.items() if item.group in ("function", "off_data") and k != "loss"]
     if recorded(PREDICTIONS[0], tree, reference):
         others = [k for k in others if k != "prediction_unseen"]  # the first of them
     names, ours = with_coordinates(tree, others)
     known, theirs = with_coordinates(reference, others)
     names = [name for name in names if name in known]
-    return patterns(names, *samples_of(ours, theirs, names, tested))
+    pairs = zip(names, *samples_of(ours, theirs, names, tested), strict=True)
+    finite = [(n, a, b) for n, a, b in pairs if np.isfinite(a.values).all() and np.isfinite(b.values).all()]
+    return patterns(*zip(*finite, strict=True)) if finite else []
 
 
 def recorded(name: str, *trees: xr.DataTree) -> bool:
