@@ -89,7 +89,7 @@ def test_smaller_and_smaller_sets_come_to_the_fibre(load, monkeypatch):
     settings = {"widths": (1, 4, 1), "spectrum": (1.0,), "noise": 1.0, "num_examples": 4, "prior_scale": 0.5}
     target = bvs.Posterior(load("deep_linear", unseen_inputs=1, noise_free=True, **settings))
     shared = {"observables": ["trigger"], "progress": False, "key": 0}
-    lengths = {"num_chains": CHAINS * len(EXCESS), "num_draws": 3000, "num_warmup": 500}
+    lengths = {"num_chains": CHAINS * len(EXCESS), "num_draws": 6000, "num_warmup": 500}
     sets = bvs.simulate(SublevelHMC(np.repeat(EXCESS, CHAINS)), target, **lengths, **shared)
     beyond = (np.asarray(sets["posterior"]["trigger"]) > 1.0).mean(axis=1).reshape(len(EXCESS), CHAINS)
     assert_mean(beyond.T, expected=[tail_within(excess) for excess in EXCESS], detects=0.03)
