@@ -193,8 +193,10 @@ def pattern_figure(comparisons: Sequence[Comparison]) -> Figure:
         x, y, across, along = (np.array(part) for part in zip(*points, strict=True))
         bars = [np.abs(bounds.T - value) for bounds, value in ((across, x), (along, y))]
         label = NAMES.get(c.dynamics, c.dynamics)
-        style = {"fmt": "o", "markersize": 4, "linewidth": 1, "color": colour(c.dynamics), "label": label}
-        axes.errorbar(np.maximum(x, least), np.maximum(y, least), bars[1], bars[0], **style)
+        style = {"markersize": 4, "color": colour(c.dynamics)}
+        seen = (x > 0) & (y > 0)  # the bars of what was never seen, one length for all, would hide the others
+        axes.errorbar(x[seen], y[seen], bars[1][:, seen], bars[0][:, seen], fmt="o", linewidth=1, label=label, **style)
+        axes.plot(np.maximum(x[~seen], least), np.maximum(y[~seen], least), "o", clip_on=False, **style)
     axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1))
     axes.set_xlabel("probability under its posterior")
     axes.set_ylabel("probability under the dynamics")
