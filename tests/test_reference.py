@@ -60,9 +60,8 @@ def test_particles_weigh_the_wells_that_nuts_stays_in(two_wells, tmp_path):
     assert error < 0.02
     assert abs(right.mean() - exact) < 4 * error
     nuts = bvs.open_run(tmp_path)
-    assert not quality(
-        nuts, names
-    ).passed  # planted: taken for the posterior, it would give each well its chains' share
+    # Planted: taken for the posterior, it would give each well its chains' share.
+    assert not quality(nuts, names).passed
     again = posterior_draws(two_wells, folder=tmp_path, mixes=False, **shared)
     np.testing.assert_array_equal(again["posterior"]["right_well"], right)
 

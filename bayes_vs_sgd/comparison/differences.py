@@ -11,7 +11,7 @@ from ..posterior import Posterior
 from .distances import Distance, total_variation, wasserstein
 from .effects import Effect, Sample, location_and_scale, sampled
 from .embedding import GlobalTest
-from .patterns import PREDICTIONS, Pattern, patterns, with_coordinates
+from .patterns import MOST_COORDINATES, PREDICTIONS, Pattern, patterns, with_predictions
 from .roots import judged
 from .stationarity import law
 from .temperature import SteinTerms
@@ -79,12 +79,14 @@ def kinds_of_functions(
     others = [k for k, item in chosen.items() if item.group in ("function", "off_data") and k != "loss"]
     if recorded(PREDICTIONS[0], tree, reference):
         others = [k for k in others if k != "prediction_unseen"]  # the first of them
-    names, ours = with_coordinates(tree, others)
-    known, theirs = with_coordinates(reference, others)
-    names = [name for name in names if name in known]
-    pairs = zip(names, *samples_of(ours, theirs, names, tested), strict=True)
-    finite = [(n, a, b) for n, a, b in pairs if np.isfinite(a.values).all() and np.isfinite(b.values).all()]
-    return patterns(*zip(*finite, strict=True)) if finite else []
+    names, (ours, theirs) = with_predictions(tree, reference)
+    names = [*names, *others][:MOST_COORDINATES]
+    finite = [
+        name
+        for name, *both in zip(names, *samples_of(ours, theirs, names, tested), strict=True)
+        if all(np.isfinite(sample.values).all() for sample in both)
+    ]
+    return patterns(finite, *samples_of(ours, theirs, finite, tested))
 
 
 def recorded(name: str, *trees: xr.DataTree) -> bool:

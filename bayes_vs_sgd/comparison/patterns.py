@@ -49,9 +49,7 @@ def patterns(names: Sequence[str], ours: Sequence[Sample], theirs: Sequence[Samp
     if not names:
         return []
     bounds = [np.quantile(sample.values, TENTHS) for sample in theirs]
-    level = [
-        np.stack([np.digitize(x.values, b) for x, b in zip(side, bounds, strict=False)]) for side in (ours, theirs)
-    ]
+    level = [np.stack([np.digitize(x.values, b) for x, b in zip(side, bounds, strict=True)]) for side in (ours, theirs)]
     found = []
     for kind in product(range(len(LEVELS)), repeat=len(names)):
         column = np.array(kind)[:, None, None]
@@ -64,24 +62,20 @@ def patterns(names: Sequence[str], ours: Sequence[Sample], theirs: Sequence[Samp
     return sorted(found, key=lambda pattern: -pattern.reference_probability)
 
 
-def with_coordinates(tree: xr.DataTree, others: Sequence[str]) -> tuple[list[str], xr.DataTree]:
-    """Names of what tells kinds of functions apart, and the run with each of them as a scalar.
-
-    Parameters
-    ----------
-    tree
-        A run, with the predictions it recorded.
-    others
-        Names of scalars of the function, for the places that are left.
-    """
-    draws = tree["posterior"].to_dataset()
-    single = {}
-    for name in PREDICTIONS:
-        if name in draws:
-            values = draws[name].values
-            flat = values.reshape(*values.shape[:2], -1)[..., :MOST_COORDINATES]
-            single |= {f"{name}[{i}]": (("chain", "draw"), flat[..., i]) for i in range(flat.shape[-1])}
-    names = [*single, *others][:MOST_COORDINATES]
-    found = tree.copy()
-    found["posterior"] = xr.DataTree(draws.assign({k: v for k, v in single.items() if k in names}))
+def with_predictions(*trees: xr.DataTree) -> tuple[list[str], list[xr.DataTree]]:
+    """Names of single predictions, at most four, that all runs recorded; and the runs with each of these as a scalar."""
+    draws = [tree["posterior"].to_dataset() for tree in trees]
+    single = [
+        {f"{k}[{i}]": x for k in PREDICTIONS if k in values for i, x in enumerate(_columns(values[k].values))}
+        for values in draws
+    ]
+    names = [name for name in single[0] if all(name in known for known in single)][:MOST_COORDINATES]
+    found = [tree.copy() for tree in trees]
+    for tree, values, known in zip(found, draws, single, strict=True):
+        tree["posterior"] = xr.DataTree(values.assign({name: (("chain", "draw"), known[name]) for name in names}))
     return names, found
+
+
+def _columns(values: np.ndarray) -> np.ndarray:
+    """Predictions (chain, draw, ...) as (number, chain, draw), as many as kinds can have."""
+    return np.moveaxis(values.reshape(*values.shape[:2], -1), -1, 0)[:MOST_COORDINATES]

@@ -25,7 +25,7 @@ NAMES = {
     "Grid": "grid",
     "TemperedParticles": "smc",
 }
-"""Samplers of references."""
+"""Samplers on record, by the names of their dynamics."""
 
 
 def of_tests() -> dict[str, Any]:

@@ -11,8 +11,8 @@ observable phi of median c
 .. math:: g = (\phi - c) \nabla\phi / (q + \epsilon), \quad q = |\nabla\phi|^2,
 
 which moves phi itself at the rate of its gap: without the denominator the draws that q makes large decide. Where q may
-vanish, epsilon, a tenth of its mean over the seeds, keeps g bounded. Any c will do; away from where the law is the force at the
-gap of a typical draw is noise, and more so than the curvature.
+vanish, epsilon, a tenth of its mean over the seeds, keeps g bounded. The identity holds for any c; the error is small where c
+lies in the middle of the law, since g . grad L then measures the curvature and not the mean gap times a force of mean zero.
 """
 
 from collections.abc import Callable, Mapping
