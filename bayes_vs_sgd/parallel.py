@@ -1,5 +1,6 @@
 """Work on all cores within one process."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,16 +8,20 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import CORES
 
 T = TypeVar("T")
 
 
-def side_by_side(make: Callable[[int], T], count: int, folder: Path | None = None) -> list[T]:
-    """Results of ``make(0)``, ``make(1)``, ..., as many at once as there are cores.
+def side_by_side(
+    make: Callable[[int], T], count: int, folder: Path | None = None, fewest: int = 0, deadline: float = np.inf
+) -> list[T]:
+    """Results of ``make(0)``, ``make(1)``, ..., as many at once as there are cores; after the deadline no more than the fewest.
 
     Programs are traced in one thread only, so that the first result that is made, and not read from the folder, is made alone.
+    The deadline is one of ``time.monotonic``.
     """
     found: list[T] = []
     while len(found) < count:
@@ -26,12 +31,15 @@ def side_by_side(make: Callable[[int], T], count: int, folder: Path | None = Non
             break
     precise = jnp.zeros(()).dtype == jnp.float64
 
-    def one(index: int) -> T:
+    def one(index: int) -> T | None:
+        if index >= fewest and time.monotonic() > deadline:
+            return None
         with jax.enable_x64(bool(precise)):  # which a thread does not inherit
             return make(index)
 
     with ThreadPoolExecutor(CORES) as pool:
-        return [*found, *pool.map(one, range(len(found), count))]
+        more = list(pool.map(one, range(len(found), count)))
+    return [*found, *(result for result in more if result is not None)]
 
 
 def _files(folder: Path | None) -> set[str]:

@@ -18,6 +18,7 @@ import bayes_vs_sgd as bvs
 from bayes_vs_sgd import tempered
 from bayes_vs_sgd.curvature import reference_point
 from bayes_vs_sgd.estimate import binomial_interval, differ
+from bayes_vs_sgd.parallel import side_by_side
 from bayes_vs_sgd.report.robustness import robustness_page, robustness_rows
 from bayes_vs_sgd.robustness import methods
 from bayes_vs_sgd.robustness.particles import Tilted, replicates
@@ -45,6 +46,8 @@ MODELS = {
     "two layers": ("deep_linear", {"widths": (1, 4, 1), "num_examples": 100} | FITTED, "trigger", 1.0),
 }
 
+SIXTEEN = {"num_replicates": 16, "num_particles": 1000, "max_seconds": 600.0}
+
 
 def ratios(load, name, threshold, **settings):
     """Answer, and its replicates over the exact probability."""
@@ -68,7 +71,7 @@ def ratios(load, name, threshold, **settings):
 )
 def test_rare_events_are_as_likely_as_they_are(name, threshold, settings, load, x64):
     """At 1e-3 and 1e-6, by Student's test over sixteen replicates; the planted bug is twice the probability."""
-    found, values = ratios(load, name, threshold, num_replicates=16, **settings)
+    found, values = ratios(load, name, threshold, **SIXTEEN, **settings)
     assert found.method == "tilted SMC"
     assert found.trusted, found.warnings
     assert_mean(values, expected=1.0, detects=0.8)
@@ -78,19 +81,28 @@ def test_rare_events_are_as_likely_as_they_are(name, threshold, settings, load, 
 
 @pytest.mark.law
 def test_more_particles_are_tried_where_the_error_is_wide(load, x64, monkeypatch):
-    """Four times as many, from as many draws; not where their number is given, the time is over or the error is small."""
+    """Four times as many, from as many draws; not where their number is given, the time is over or the error is small.
+
+    Where the time is over there are four replicates of the sixteen.
+    """
     case = (load, "product of two", 12.289025)
     monkeypatch.setattr(methods, "MOST_PARTICLES", 2000)
     monkeypatch.setattr(methods, "PRECISE", 1e-3)
     found, values = ratios(*case, num_moves=8, num_replicates=16, max_seconds=600.0)
     assert (found.settings["num_particles"], found.settings["num_draws"]) == (4000, 1000)
     assert_mean(values, expected=1.0, detects=0.8)
-    for settings in ({"num_particles": 1000}, {"max_seconds": 0.0}):
-        fixed, _ = ratios(*case, num_moves=8, num_replicates=16, **settings)
-        assert fixed.settings["num_particles"] == 1000
+    for settings, made in (({"num_particles": 1000, "max_seconds": 600.0}, 16), ({"max_seconds": 0.0}, 4)):
+        fixed, values = ratios(*case, num_moves=8, num_replicates=16, **settings)
+        assert (fixed.settings["num_particles"], len(values)) == (1000, made)
         assert fixed.num_gradients < found.num_gradients / 4
     monkeypatch.setattr(methods, "PRECISE", 1.0)
     assert ratios(*case, num_moves=8, max_seconds=600.0)[0].settings["num_particles"] == 1000
+
+
+def test_no_more_than_the_fewest_are_made_after_the_deadline():
+    """Of eight; without a deadline all."""
+    assert side_by_side(str, 8, fewest=3, deadline=-np.inf) == ["0", "1", "2"]
+    assert side_by_side(str, 8) == list("01234567")
 
 
 @pytest.mark.law
@@ -175,7 +187,7 @@ def test_a_fixed_coarse_step_is_refused(load, x64, monkeypatch):
     model = load("deep_linear", **NOISY)
     exact = partial(model.properties["trigger"].exact, bvs.Posterior(model))
     threshold = float(brentq(lambda c: np.log(max(exact(c), 1e-300) / 1e-6), 1.0, 100.0))
-    settings = {"num_replicates": 8, "num_particles": 1000}
+    settings = {"num_replicates": 8, "num_particles": 1000, "max_seconds": 600.0}
     ours = bvs.robustness(model, "trigger", threshold, num_moves=16, **settings)
     assert ours.trusted, ours.warnings
     assert ours.probability == pytest.approx(1e-6, rel=0.5)
@@ -196,7 +208,7 @@ def test_a_sublevel_set(load, x64):
     file, config, item, _ = MODELS["two layers"]
     model, tolerance = load(file, **config), 0.1
     excess = tolerance**2 / (2 * 0.5**2)
-    settings = {"num_moves": 8, "num_replicates": 16, "excess_loss": excess}
+    settings = SIXTEEN | {"num_moves": 8, "excess_loss": excess}
     found = bvs.robustness(model, item, 9.0, law="sublevel", **settings)
     assert found.trusted, found.warnings
     assert found.exact == pytest.approx(sublevel_exceedance(9.0, tolerance, 4), rel=1e-9)

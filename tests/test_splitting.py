@@ -13,7 +13,7 @@ from bayes_vs_sgd.robustness.splitting import next_level
 from bayes_vs_sgd.theory.rare_events import flow_exceedance
 
 RATE, BATCH, STEPS = 0.1, 8, 100
-MANY = {"law": "sgd", "num_replicates": 16, "num_particles": 250, "num_moves": 4}
+MANY = {"law": "sgd", "num_replicates": 16, "num_particles": 250, "num_moves": 4, "max_seconds": 600.0}
 
 
 def labels():

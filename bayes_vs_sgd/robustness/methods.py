@@ -112,7 +112,7 @@ def by_particles(job: Job, drawn: Draws | None = None) -> Found:
     fixed = job.settings.num_particles is not None or (drawn is not None and drawn.more is None)
     while not fixed and not found.warnings and size < MOST_PARTICLES:
         values, left = found.replicates["twice_the_moves"], job.deadline - time.monotonic()
-        error = np.std(values, ddof=1) / np.sqrt(count) / np.mean(values)
+        error = np.std(values, ddof=1) / np.sqrt(len(values)) / np.mean(values)
         if error <= PRECISE or left < MORE * (time.monotonic() - started):
             break
         size, started, spent = MORE * size, time.monotonic(), found.num_gradients
@@ -215,7 +215,7 @@ def by_replicates(
         job.key,
         kept,
         job.say,
-        lambda: job.deadline - time.monotonic(),
+        job.deadline,
     )
     names = {"moves": fewer, "twice_the_moves": more}
     replicates = {label: [run.found.probability for run in runs] for label, runs in names.items()}

@@ -1,5 +1,6 @@
 """Replicates of particles with k moves a stage and with 2k, and what speaks against them."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -24,6 +25,8 @@ TARGET_ESS = 0.5
 WIDE = 3.0
 """Replicates spread so many times as much as independent particles would."""
 
+FEWEST_REPLICATES = 4
+"""Made whatever time they take."""
 LIKELY = 0.05
 """Where k and 2k moves part as much as by chance in one case of twenty, more are tried."""
 
@@ -118,12 +121,22 @@ def minus_loss(model: Any, values: Any) -> Any:
 
 
 def replicates(
-    problem: Problem, num_moves: int, count: int, seed: int, folder: Path | None, say: Callable[[str], None]
+    problem: Problem,
+    num_moves: int,
+    count: int,
+    seed: int,
+    folder: Path | None,
+    say: Callable[[str], None],
+    deadline: float = np.inf,
 ) -> list[Replicate]:
-    """Independent replicates, as many at once as there are cores."""
+    """Independent replicates, as many at once as there are cores, and fewer than asked for where time is short."""
     say(f"robustness: {count} replicates with {num_moves} moves a stage")
     key = jax.random.fold_in(jax.random.key(seed), num_moves)
-    return side_by_side(lambda index: problem.replicate(index, num_moves, key, folder), count, folder)
+
+    def make(index: int) -> Replicate:
+        return problem.replicate(index, num_moves, key, folder)
+
+    return side_by_side(make, count, folder, FEWEST_REPLICATES, deadline)
 
 
 def until_agreed(
@@ -133,16 +146,20 @@ def until_agreed(
     seed: int,
     folder: Path | None,
     say: Callable[[str], None],
-    seconds_left: Callable[[], float],
+    deadline: float,
 ) -> tuple[int, list[Replicate], list[Replicate]]:
-    """Replicates with k and with 2k moves; unless k is given it is doubled while they are in doubt and time is left."""
+    """Replicates with k and with 2k moves, a third of the time for k; unless k is given it is doubled while they are in doubt
+
+    and time is left. The deadline is one of ``time.monotonic``.
+    """
     k = FEWEST_MOVES if num_moves is None else num_moves
-    fewer = replicates(problem, k, count, seed, folder, say)
+    begun = time.monotonic()
+    fewer = replicates(problem, k, count, seed, folder, say, begun + (deadline - begun) / 3)
     while True:
-        before = seconds_left()
-        more = replicates(problem, 2 * k, count, seed, folder, say)
-        left = seconds_left()
-        enough = num_moves is not None or 4 * k > MOST_MOVES or left < 2 * (before - left)
+        begun = time.monotonic()
+        more = replicates(problem, 2 * k, count, seed, folder, say, deadline)
+        ended = time.monotonic()
+        enough = num_moves is not None or 4 * k > MOST_MOVES or deadline - ended < 2 * (ended - begun)
         if enough or not doubts(fewer, more, LIKELY):
             return k, fewer, more
         k, fewer = 2 * k, more
