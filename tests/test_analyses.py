@@ -376,6 +376,8 @@ def test_samplers_are_calibrated_on_every_model_family():
     assert "sgld" in biased["sampler"]
     assert biased["p"] < 1e-6
     assert record.of_samplers() == record.summary_of_samplers(found)
+    for case in found:  # of the files as they are now
+        assert case["source"] == record.source(ANALYSES[0].parents[1] / "models" / f"{case['model']}.py"), case["model"]
 
 
 @pytest.mark.exact

@@ -28,7 +28,7 @@ def broken_reference(judged: Quality | None, calibration: dict[str, Any] | None)
         )
     if calibration is not None and calibration["p"] < record.FAILED:
         return (
-            f"{judged.dynamics} failed simulation-based calibration on this model family (p = {calibration['p']:.1g})"
+            f"{judged.dynamics} failed simulation-based calibration on this model file (p = {calibration['p']:.1g})"
         )
     return ""
 

@@ -4,6 +4,7 @@
 page quotes them, and ``compare`` looks up the sampler of its reference.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,14 +35,20 @@ def of_tests() -> dict[str, Any]:
 
 
 def of_samplers() -> dict[str, Any]:
-    """Model family by sampler: p-value, number of data sets, observables."""
+    """Model family by sampler: p-value, number of data sets, observables, and what the source of the family was."""
     return json.loads(SAMPLERS.read_text())
 
 
 def of_sampler(model: Model, dynamics: str) -> dict[str, Any] | None:
-    """What is on record of a sampler on the family of a model, the name of its file; None where nothing is."""
-    family = Path(str(model.facts.get("path"))).stem
-    return of_samplers().get(family, {}).get(NAMES.get(dynamics, dynamics))
+    """What is on record of a sampler on the family of a model, its file as it was then; None where nothing is."""
+    path = Path(str(model.facts.get("path")))
+    found = of_samplers().get(path.stem, {}).get(NAMES.get(dynamics, dynamics))
+    return found if found and path.is_file() and found["source"] == source(path) else None
+
+
+def source(path: Path) -> str:
+    """Digest of a model file."""
+    return hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()[:16]
 
 
 def summary_of_tests(numbers: dict[str, Any]) -> dict[str, Any]:
@@ -90,6 +97,6 @@ def summary_of_samplers(numbers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Shorten content of ``analyses/simulation_based_calibration.json``, without the case that is wrong, to the record."""
     found: dict[str, Any] = {}
     for case in numbers:
-        entry = {"p": case["p"], "num_simulations": case["num_simulations"], "observables": list(case["counts"])}
+        entry = {name: case[name] for name in ("p", "num_simulations", "source")} | {"observables": list(case["counts"])}
         found.setdefault(case["model"], {})[case["sampler"]] = entry
     return found

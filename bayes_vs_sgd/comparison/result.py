@@ -31,7 +31,7 @@ class Comparison:
     """What was found of one dynamics; ``effects`` and ``tests`` decide, the rest explains.
 
     ``confined`` are observables of which one run shows but a share of the spread of all runs (``stationarity.confined``);
-    ``calibration`` is what is on record of the reference's sampler on models from a file of this name; None for nothing.
+    ``calibration`` is what is on record of the reference's sampler on models from this very file; None for nothing.
     ``temperatures`` are those along grad L ("loss"), by site and by direction, over the reference's.
     """
 

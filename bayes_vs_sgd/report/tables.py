@@ -197,9 +197,9 @@ KINDS = {
 def _calibrated(comparisons: Sequence[Comparison]) -> str:
     found = next((c.calibration for c in comparisons if c.calibration is not None), None)
     if found is None:
-        return "their sampler has no simulation-based calibration on record for this model family"
+        return "their sampler has no simulation-based calibration on record for this model file"
     return (
-        f"simulation-based calibration on this model family: p = {found['p']:.2g}, {found['num_simulations']} data sets"
+        f"simulation-based calibration on this model file: p = {found['p']:.2g}, {found['num_simulations']} data sets"
     )
 
 
