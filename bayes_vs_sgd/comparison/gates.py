@@ -27,9 +27,7 @@ def broken_reference(judged: Quality | None, calibration: dict[str, Any] | None)
             f"{judged.num_divergences or 0} divergences{energy}, {judged.chains_lost} chains lost"
         )
     if calibration is not None and calibration["p"] < record.FAILED:
-        return (
-            f"{judged.dynamics} failed simulation-based calibration on this model file (p = {calibration['p']:.1g})"
-        )
+        return f"{judged.dynamics} failed simulation-based calibration on this model file (p = {calibration['p']:.1g})"
     return ""
 
 

@@ -97,6 +97,7 @@ def summary_of_samplers(numbers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Shorten content of ``analyses/simulation_based_calibration.json``, without the case that is wrong, to the record."""
     found: dict[str, Any] = {}
     for case in numbers:
-        entry = {name: case[name] for name in ("p", "num_simulations", "source")} | {"observables": list(case["counts"])}
+        entry = {name: case[name] for name in ("p", "num_simulations", "source")}
+        entry["observables"] = list(case["counts"])
         found.setdefault(case["model"], {})[case["sampler"]] = entry
     return found

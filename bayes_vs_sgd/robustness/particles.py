@@ -148,9 +148,9 @@ def until_agreed(
     say: Callable[[str], None],
     deadline: float,
 ) -> tuple[int, list[Replicate], list[Replicate]]:
-    """Replicates with k and with 2k moves, a third of the time for k; unless k is given it is doubled while they are in doubt
+    """Replicates with k and with 2k moves; unless k is given it is doubled while they are in doubt and time is left.
 
-    and time is left. The deadline is one of ``time.monotonic``.
+    A third of the time up to the deadline, one of ``time.monotonic``, is for k.
     """
     k = FEWEST_MOVES if num_moves is None else num_moves
     begun = time.monotonic()
