@@ -18,10 +18,10 @@ T = TypeVar("T")
 def side_by_side(
     make: Callable[[int], T], count: int, folder: Path | None = None, fewest: int = 0, deadline: float = np.inf
 ) -> list[T]:
-    """Results of ``make(0)``, ``make(1)``, ..., as many at once as there are cores; after the deadline no more than the fewest.
+    """Results of ``make(0)``, ``make(1)``, ..., as many at once as there are cores.
 
     Programs are traced in one thread only, so that the first result that is made, and not read from the folder, is made alone.
-    The deadline is one of ``time.monotonic``.
+    But for the fewest, those are left out that would end after the deadline, one of ``time.monotonic``.
     """
     found: list[T] = []
     while len(found) < count:
@@ -30,12 +30,16 @@ def side_by_side(
         if folder is None or _files(folder) != before:
             break
     precise = jnp.zeros(()).dtype == jnp.float64
+    spent = [0.0]
 
     def one(index: int) -> T | None:
-        if index >= fewest and time.monotonic() > deadline:
+        begun = time.monotonic()
+        if index >= fewest and begun + max(spent) > deadline:
             return None
         with jax.enable_x64(bool(precise)):  # which a thread does not inherit
-            return make(index)
+            result = make(index)
+        spent.append(time.monotonic() - begun)
+        return result
 
     with ThreadPoolExecutor(CORES) as pool:
         more = list(pool.map(one, range(len(found), count)))

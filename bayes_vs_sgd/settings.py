@@ -176,7 +176,7 @@ class Robustness(Ensemble):
     num_moves: int | None = None
     """k: trajectories of each particle a stage; the answer is made with 2k. Doubled from 4 until the two agree by default."""
     num_replicates: int = 8
-    """Independent replicates with k and with 2k moves; where the time is over after four, no more."""
+    """Independent replicates with k and with 2k moves; four, where there is no time for more."""
     num_seeds: int = 4000
     """Independent runs of SGD, for its law."""
     influence: bool = False
@@ -188,8 +188,7 @@ class Robustness(Ensemble):
     retrain: int = 0
     """Also train SGD again, without each of so many of the most influential examples."""
     max_seconds: float = 120.0
-    """After this wall time no further replicates are made but the first four, moves are not doubled again, more particles are not
-    tried, and SGD is not trained again."""
+    """Wall time: what would end later is not begun, but for four replicates: more of them, moves or particles, and training."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd import tempered
+from bayes_vs_sgd import parallel, tempered
 from bayes_vs_sgd.curvature import reference_point
 from bayes_vs_sgd.estimate import binomial_interval, differ
 from bayes_vs_sgd.parallel import side_by_side
@@ -99,10 +99,20 @@ def test_more_particles_are_tried_where_the_error_is_wide(load, x64, monkeypatch
     assert ratios(*case, num_moves=8, max_seconds=600.0)[0].settings["num_particles"] == 1000
 
 
-def test_no_more_than_the_fewest_are_made_after_the_deadline():
-    """Of eight; without a deadline all."""
+def test_no_more_than_the_fewest_are_made_after_the_deadline(monkeypatch):
+    """Of eight; without a deadline all; those that would end after it are not begun."""
     assert side_by_side(str, 8, fewest=3, deadline=-np.inf) == ["0", "1", "2"]
     assert side_by_side(str, 8) == list("01234567")
+
+    clock = [0.0]
+
+    def a_second(index):
+        clock[0] += 1
+        return index
+
+    monkeypatch.setattr(parallel, "CORES", 1)
+    monkeypatch.setattr(parallel.time, "monotonic", lambda: clock[0])
+    assert side_by_side(a_second, 8, fewest=3, deadline=4.5) == [0, 1, 2, 3]
 
 
 @pytest.mark.law
