@@ -302,6 +302,7 @@ FEW = {"num_particles": 64, "num_moves": 1, "num_replicates": 2}
         (swing, {"law": "bayes"}, "law is 'bayes'"),
         (swing, {"num_moves": 0}, "num_moves is 0"),
         (swing, {"num_replicates": 1}, "num_replicates is 1"),
+        (swing, {"max_seconds": -5.0}, "max_seconds is -5: it must be at least 0"),
         (swing, {"law": "sublevel", "excess_loss": 0.0}, "the set is empty, or the minimum alone"),
         (lambda model, values: values["w"] * jnp.ones(3), {}, r"returns float64 of shape \(3,\)"),
         (lambda model, values: 1, {}, r"returns int64 of shape \(\)"),

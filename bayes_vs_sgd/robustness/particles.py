@@ -130,7 +130,7 @@ def replicates(
     deadline: float = np.inf,
 ) -> list[Replicate]:
     """Independent replicates, as many at once as there are cores, and fewer than asked for where time is short."""
-    say(f"robustness: {count} replicates with {num_moves} moves a stage")
+    say(f"robustness: replicates with {num_moves} moves a stage, {count} if there is time")
     key = jax.random.fold_in(jax.random.key(seed), num_moves)
 
     def make(index: int) -> Replicate:

@@ -88,7 +88,7 @@ def measure(model: Model, chosen: Settings, key: int, folder: Path | None, say: 
         return replace(found, seconds=time.monotonic() - started)
     deadline = started + chosen.max_seconds
     matched = matched_temperature(study, tree, chosen, deadline)
-    left = deadline - time.monotonic()
+    left = max(deadline - time.monotonic(), 0.0)
     law = {"law": "posterior", "against": None, "inverse_temperature": matched.inverse_temperature, "max_seconds": left}
     within = None if folder is None else folder / "against"
     bayes, parts = under(model, replace(chosen, **law), key + 1, within, say)
@@ -194,6 +194,8 @@ def check(model: Model, chosen: Settings) -> tuple[str, Property, float]:
         value = getattr(chosen, setting)
         if value is not None and value < least:
             raise InputError(f"{setting} is {value}: it must be at least {least}")
+    if not chosen.max_seconds >= 0:
+        raise InputError(f"max_seconds is {chosen.max_seconds:g}: it must be at least 0")
     if chosen.against is not None:
         refuse_against(chosen)
     if chosen.excess_loss is not None and not chosen.excess_loss > 0:
