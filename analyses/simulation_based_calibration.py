@@ -77,7 +77,7 @@ def measure(name: str, sampler: str, key: int, num_simulations: int) -> dict:
     model = bvs.load_model(path, **MODELS[name])
     found = sbc.calibrate(bvs.Posterior(model), SAMPLERS[sampler](model), key, num_simulations)
     counts = {observable: found.counts(observable, found.num_draws + 1).tolist() for observable in found.ranks}
-    about = {"model": name, "sampler": sampler, "num_simulations": num_simulations, "source": record.source(path)}
+    about = {"model": name, "sampler": sampler, "num_simulations": num_simulations, "source": model.facts["digest"]}
     return about | {"p": found.p, "p_values": found.p_values, "counts": counts}
 
 

@@ -25,11 +25,13 @@ def load_module(path: str | Path) -> types.ModuleType:
         )
         raise InputError(f"no model file at {path}: {near}")
     source = path.read_bytes()
-    name = f"bayes_vs_sgd_model_{path.stem}_{hashlib.sha256(source).hexdigest()[:12]}"
+    digest = hashlib.sha256(source).hexdigest()[:16]
+    name = f"bayes_vs_sgd_model_{path.stem}_{digest}"
     if (loaded := sys.modules.get(name)) is not None and loaded.__file__ == str(path):
         return loaded
     module = types.ModuleType(name)
     module.__file__ = str(path)
+    vars(module)["__digest__"] = digest
     sys.modules[name] = module
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
@@ -56,6 +58,7 @@ def build_model(module: types.ModuleType, config: Any, data_seed: int = 0) -> Mo
     if not isinstance(model, Model):
         raise InputError(f"build in {path} returned {type(model).__name__}: it must return a bayes_vs_sgd.Model")
     model.facts["path"] = path
+    model.facts["digest"] = getattr(module, "__digest__", None)
     model.facts["config"] = dataclasses.asdict(config) | {"data_seed": data_seed}
     return model
 

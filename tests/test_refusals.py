@@ -113,17 +113,15 @@ def test_without_a_reference_a_match_is_not_claimed(target):
     assert hot.verdict == "mismatch"
 
 
-def test_a_reference_whose_sampler_failed_on_simulated_data(target, reference, ensemble, monkeypatch, tmp_path):
+def test_a_reference_whose_sampler_failed_on_simulated_data(target, reference, ensemble, monkeypatch):
     """What is on record is of the file as it was: of one that was edited since nothing is."""
-    path = tmp_path / "pairs.py"
-    path.write_text("x = 2\n")
-    entry = {"p": 1e-5, "num_simulations": 256, "source": record.source(path)}
+    entry = {"p": 1e-5, "num_simulations": 256, "source": "as it was"}
     monkeypatch.setattr(record, "of_samplers", lambda: {"pairs": {"grid": entry}})
     assert bvs.compare(ensemble, reference, target).calibration is None
-    monkeypatch.setitem(target.model.facts, "path", str(path))
-    path.write_text("x = 3\n")
+    monkeypatch.setitem(target.model.facts, "path", "elsewhere/pairs.py")
+    monkeypatch.setitem(target.model.facts, "digest", "edited")
     assert bvs.compare(ensemble, reference, target).calibration is None
-    path.write_text("x = 2\n")
+    monkeypatch.setitem(target.model.facts, "digest", "as it was")
     found = bvs.compare(ensemble, reference, target)
     assert found.verdict == "no-verdict"
     assert found.reason == "Grid failed simulation-based calibration on this model file (p = 1e-05)"

@@ -4,7 +4,6 @@
 page quotes them, and ``compare`` looks up the sampler of its reference.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,20 +34,15 @@ def of_tests() -> dict[str, Any]:
 
 
 def of_samplers() -> dict[str, Any]:
-    """Model family by sampler: p-value, number of data sets, observables, and what the source of the family was."""
+    """Model family by sampler: p-value, number of data sets, observables, and the digest of the family's file."""
     return json.loads(SAMPLERS.read_text())
 
 
 def of_sampler(model: Model, dynamics: str) -> dict[str, Any] | None:
     """What is on record of a sampler on the family of a model, its file as it was then; None where nothing is."""
-    path = Path(str(model.facts.get("path")))
-    found = of_samplers().get(path.stem, {}).get(NAMES.get(dynamics, dynamics))
-    return found if found and path.is_file() and found["source"] == source(path) else None
-
-
-def source(path: Path) -> str:
-    """Digest of a model file."""
-    return hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()[:16]
+    family = Path(str(model.facts.get("path"))).stem
+    found = of_samplers().get(family, {}).get(NAMES.get(dynamics, dynamics))
+    return found if found and found["source"] == model.facts.get("digest") else None
 
 
 def summary_of_tests(numbers: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ WIDE = 3.0
 
 FEWEST_REPLICATES = 4
 """Made whatever time they take."""
+
 LIKELY = 0.05
 """Where k and 2k moves part as much as by chance in one case of twenty, more are tried."""
 
