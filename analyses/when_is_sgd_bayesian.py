@@ -2,7 +2,7 @@ r"""When is SGD Bayesian? A map over learning rate, batch, depth, degeneracy of 
 
     python analyses/when_is_sgd_bayesian.py
 
-Every cell is an ensemble that starts from the tempered posterior at its theoretical temperature and runs for ten relaxation times
+Every cell is an ensemble that starts from the tempered posterior at its theoretical temperature and runs for five relaxation times
 of its slowest mode: what moves away is not the posterior. The temperature is fitted on half of the seeds (Stein's identity along
 grad L), the other half is held against the posterior at that temperature, in the observables of the function: the loss, and
 place, spread and temperature of the sharpest and the flattest mode. The flat directions, which take 1/(learning rate x
@@ -61,7 +61,7 @@ FEWER, NEAR = 4, 2
 """Times fewer seeds of networks with depth, of which each costs as much more and differs by more; in noise of one size; and of
 those without depth where noise takes all examples one by one."""
 MOMENTUM = 0.9
-RELAXATIONS = 10
+RELAXATIONS = 5
 """Length of a run in relaxation times 1 / (learning rate x curvature) of its slowest mode, at the smallest rate."""
 FLAT = 0.1
 """Curvatures below this share of the largest are flat."""
@@ -69,7 +69,7 @@ STARTS, WARMUP = 100, 50
 """Chains of the exact sampler that runs start from, and their warm-up."""
 CHAINS, DRAWS, SETTLING = 16, 800, 20
 """Chains and draws of a reference, after a few from the posterior at the theoretical temperature."""
-EXAMPLES = 128
+EXAMPLES = 64
 
 
 def networks() -> dict[str, bvs.Model]:
