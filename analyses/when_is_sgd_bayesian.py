@@ -2,9 +2,9 @@ r"""When is SGD Bayesian? A map over learning rate, batch, depth, degeneracy of 
 
     python analyses/when_is_sgd_bayesian.py
 
-Every cell is an ensemble that starts from the tempered posterior at its theoretical temperature and runs for five relaxation times
-of its slowest mode: what moves away is not the posterior. The temperature is fitted on half of the seeds (Stein's identity along
-grad L), the other half is held against the posterior at that temperature, in the observables of the function: the loss, and
+Every cell is an ensemble that starts from the tempered posterior at its theoretical temperature and runs for five relaxation
+times of its slowest mode: what moves away is not the posterior. The temperature is fitted on half of the seeds (Stein's identity
+along grad L), the other half is held against the posterior at that temperature, in the observables of the function: the loss, and
 place, spread and temperature of the sharpest and the flattest mode. The flat directions, which take 1/(learning rate x
 temperature) steps to move, are left to ``compare``; the prior's pull is in what is descended.
 
