@@ -70,6 +70,7 @@ STARTS, WARMUP = 100, 50
 CHAINS, DRAWS, SETTLING = 16, 800, 20
 """Chains and draws of a reference, after a few from the posterior at the theoretical temperature."""
 EXAMPLES = 64
+"""A power of two, which equal curvatures need."""
 
 
 def networks() -> dict[str, bvs.Model]:

@@ -177,15 +177,20 @@ def has_variance(gradient: Gradient) -> bool:
 
 def noise_samples(target: Posterior, gradient: Gradient, position: Position, seed: int, num_draws: int) -> np.ndarray:
     """Gradients drawn at a position less the mean gradient, one a row; each at the beginning of an epoch."""
-    draws, mean = _noise_samples(target, gradient, position, jax.random.key(seed), num_draws)
-    return np.asarray(draws, float) - np.asarray(mean, float)
+    draws = _samples(target, gradient, position, jax.random.key(seed), num_draws)
+    return np.asarray(draws, float) - np.asarray(mean_gradient(target, position), float)
 
 
 @eqx.filter_jit
-def _noise_samples(target, gradient, position, key, num_draws):
+def _samples(target, gradient, position, key, num_draws):
     keys = jax.random.split(key, num_draws)
-    draws = jax.lax.map(lambda key: drawn(target, gradient, position, key), keys, batch_size=256)
-    return draws, target.flat(jax.grad(target.model.loss)(position))
+    return jax.lax.map(lambda key: drawn(target, gradient, position, key), keys, batch_size=256)
+
+
+@eqx.filter_jit
+def mean_gradient(target: Posterior, position: Position) -> Float[Array, " d"]:
+    """Gradient of the loss on all examples."""
+    return target.flat(jax.grad(target.model.loss)(position))
 
 
 def drawn(target: Posterior, gradient: Gradient, position: Position, key: Array) -> Float[Array, " d"]:
@@ -236,7 +241,7 @@ def _example_traces(model, positions):
 @eqx.filter_jit
 def _drawn_traces(target, gradient, positions, key, number):
     def trace(position):
-        return _noise_samples(target, gradient, position, key, number)[0].var(axis=0).sum()
+        return _samples(target, gradient, position, key, number).var(axis=0).sum()
 
     return jax.lax.map(trace, positions)
 

@@ -30,7 +30,7 @@ from ..results import final_positions
 from ..simulate import simulate
 from ..theory.quadratic import production_rate
 from .assumption import Assumption, from_interval, measured
-from .local import COMMUTATION, Local, drawn
+from .local import COMMUTATION, Local, drawn, mean_gradient
 
 BALANCE, EXPONENT, REPETITION = 0.1, 0.1, 0.1
 """Margins: of the ratio of the two sides, of an exponent, of a ratio of variances."""
@@ -58,7 +58,7 @@ def _both_sides(target, gradient, positions, key):
     def one(given):
         position, key = given
         kick = drawn(target, gradient, position, key)
-        slope = target.flat(jax.grad(target.model.loss)(position))
+        slope = mean_gradient(target, position)
         return (target.flat(position) - center) @ slope, kick @ kick
 
     keys = jax.random.split(key, len(jax.tree.leaves(positions)[0]))
@@ -90,7 +90,7 @@ def noise_over_the_law(target: Posterior, gradient: Gradient, positions: Positio
 def _noise(target, gradient, positions, key):
     def one(given):
         position, key = given
-        return drawn(target, gradient, position, key) - target.flat(jax.grad(target.model.loss)(position))
+        return drawn(target, gradient, position, key) - mean_gradient(target, position)
 
     keys = jax.random.split(key, len(jax.tree.leaves(positions)[0]))
     return jax.lax.map(one, (positions, keys), batch_size=256)
@@ -174,7 +174,7 @@ def repetition(target: Posterior, gradient: Gradient, position: Position, num_st
 
 @eqx.filter_jit
 def _epochs(target, gradient, position, num_steps, key):
-    mean = target.flat(jax.grad(target.model.loss)(position))
+    mean = mean_gradient(target, position)
 
     def epoch(key) -> tuple[Array, Array]:
         key_state, key_steps = jax.random.split(key)
