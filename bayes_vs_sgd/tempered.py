@@ -3,9 +3,9 @@ r"""Tempered sequential Monte Carlo: particles from a law that is easily drawn f
 From the prior to the posterior (`FromPrior`) E = n beta L + gamma/2 |theta - theta*|^2 is all of the target that is not prior.
 
 A stage goes as far in t as the effective sample size of the weights allows, resamples, and moves every particle by Hamiltonian
-trajectories in coordinates in which the particles have unit covariance (BlackJAX does the parts). Lengths and step sizes
-are random; their scale follows the acceptance rate from move to move, since the fibre that the particles live on gets
-thinner than their covariance tells.
+trajectories in coordinates in which the particles have unit covariance (BlackJAX does the parts). They take about a quarter
+turn, each particle with a step size of its own; their scale follows the acceptance rate from move to move, since the fibre that
+the particles live on gets thinner than their covariance tells.
 """
 
 import abc
@@ -33,18 +33,20 @@ from .store import remembered
 MOST_STAGES = 400
 REMEMBERED = 0.2
 """Most correlation of a coordinate over the moves of a stage."""
-FEWEST_MOVES, MOST_MOVES = 4, 256
+FEWEST_MOVES, MOST_MOVES = 2, 256
 AT_ENDS, WITHIN = ("tempering", "mean", "variance", "seen"), ("acceptance", "memory", "ess")
 """What is known at each t, and of each stage between two."""
-LEAPFROGS, MOST_LEAPFROGS, DURATION = 16, 1024, 3.0
-"""Leapfrog steps of the longest trajectory: so many, or what the particles' width takes: a quarter turn is pi / 2."""
+DURATION, MOST_LEAPFROGS = 2.1, 8192
+"""Time of the longest trajectory, in units in which a quarter turn is pi / 2, and the most leapfrog steps that it may take."""
+SETTLING, SHORT = 16, 16
+"""Moves of the first stage, and their leapfrog steps: particles are draws there, what has to be found is the step size."""
 NEARLY = 0.8
 """Share of the wanted effective sample size that is enough to go to the end."""
-ACCEPTANCE = 0.8
+ACCEPTANCE = 0.9
 """Wanted mean acceptance of trajectories."""
 GAIN = 1.5
 """By how much the logarithm of the step size follows the acceptance."""
-SHORTEST = 0.3
+SHORTEST = 0.5
 """Least share of the step size that a trajectory takes."""
 RIDGE = 1e-8
 """Added to the particles' covariance, relative to its trace, so that it has a root."""
@@ -175,7 +177,7 @@ def enough_moves(
     say: Callable[[str], None] = lambda line: None,
     max_seconds: float = np.inf,
 ) -> int:
-    """Return the least of 4, 8, 16, ... moves after which less than a fifth of each coordinate is remembered in every stage.
+    """Return the least of 2, 4, 8, ... moves after which less than a fifth of each coordinate is remembered in every stage.
 
     0 where it is not yet found and the next trial would take longer than ``max_seconds``.
     """
@@ -230,18 +232,20 @@ def run_tempered(path: Path, num_particles: int, num_moves: Array, target_ess: A
     def stage(carry):
         state, index, log_evidence, step_size, gradients, trace = carry
         root = _root(state.particles, state.weights)
-        lengths = jax.random.fold_in(key, 2 * index)
+        first = index == 0
+        most = jnp.where(first, SHORT, MOST_LEAPFROGS)
         options: Any = {
             "target_ess": target_ess,
             "root_solver": _step,
-            "update_strategy": _moves(root, step_size, lengths),
+            "update_strategy": _moves(root, step_size, most),
         }  # BlackJAX's annotations are narrower than it is
         kernel = adaptive_tempered.build_kernel(
             path.log_base, log_likelihood, lambda *_: None, hmc.init, resampling.systematic, **options
         )
-        new, info = kernel(jax.random.fold_in(key, 2 * index + 1), state, num_moves, {})
+        new, info = kernel(jax.random.fold_in(key, index), state, jnp.where(first, SETTLING, num_moves), {})
         step_size, leapfrogs, acceptance, before, after = info.update_info
-        seen = at(state) | {"acceptance": acceptance, "memory": _memory(path.coordinates, before, after)}
+        memory = jnp.where(first, 0.0, _memory(path.coordinates, before, after))
+        seen = at(state) | {"acceptance": acceptance, "memory": memory}
         seen |= {"ess": 1 / (num_particles * jnp.sum(new.weights**2))}
         trace = {name: trace[name].at[index].set(value) for name, value in seen.items()}
         log_evidence += info.log_likelihood_increment
@@ -274,7 +278,7 @@ def _step(log_excess: Any, low: Array, high: Array) -> Array:
     )
 
 
-def _moves(root: Array, step_size: Array, key: Array) -> Any:
+def _moves(root: Array, step_size: Array, most: Array) -> Any:
     """Update of all particles by a traced number of trajectories; also step size, leapfrog steps, acceptance, and both ends."""
 
     def strategy(init, log_density, step, num_mcmc_steps, n_particles):
@@ -291,8 +295,7 @@ def _moves(root: Array, step_size: Array, key: Array) -> Any:
         def update(keys, particles, _):
             def body(index, carry):
                 states, step_size, leapfrogs, accepted = carry
-                longest = jnp.clip(DURATION / step_size, LEAPFROGS, MOST_LEAPFROGS).astype(int)
-                length = jax.random.randint(jax.random.fold_in(key, index), (), 1, longest + 1)  # all run in step
+                length = jnp.clip(jnp.round(DURATION / step_size), 1, most).astype(int)  # all run in step
                 keys_now = jax.vmap(lambda k: jax.random.fold_in(k, index))(keys)
                 states, rates = jax.vmap(trajectory, (0, 0, None, None))(keys_now, states, step_size, length)
                 rate = jnp.mean(rates)

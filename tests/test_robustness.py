@@ -65,8 +65,8 @@ def ratios(load, name, threshold, **settings):
         ("one layer", 4.891638, {"num_moves": 4}),
         ("between", 4.073119, {"num_moves": 4}),
         pytest.param("product of two", 12.289025, {"num_moves": 8}, marks=pytest.mark.slow),
-        pytest.param("two layers", 8.68, {"num_moves": 8}, marks=pytest.mark.slow),
-        pytest.param("two layers", 15.28378, {"num_moves": 16}, marks=pytest.mark.slow),
+        pytest.param("two layers", 8.68, {"num_moves": 4}, marks=pytest.mark.slow),
+        pytest.param("two layers", 15.28378, {"num_moves": 8}, marks=pytest.mark.slow),
     ],
 )
 def test_rare_events_are_as_likely_as_they_are(name, threshold, settings, load, x64):

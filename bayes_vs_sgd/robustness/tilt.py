@@ -25,23 +25,26 @@ STIFFEST = 1e6
 
 
 class Law(eqx.Module):
-    """A tempered posterior; or with a finite level, a prior that is pulled towards {L <= level} and counted inside it."""
+    """A tempered posterior; or with a level, the prior, pulled towards {L <= level} and counted inside it."""
 
     target: Posterior
-    level: Array
+    level: Array | None
     pull: Array
 
-    def __init__(self, target: Posterior, level: Any = np.inf, pull: Any = 0.0):
-        self.target, self.level, self.pull = target, jnp.asarray(level, float), jnp.asarray(pull, float)
+    def __init__(self, target: Posterior, level: float | None = None, pull: float = 0.0):
+        self.target, self.pull = target, jnp.asarray(pull, float)
+        self.level = None if level is None else jnp.asarray(level, float)
 
     def log_density(self, position: Any) -> Array:
         """Log density, up to a constant, of where particles are."""
+        if self.level is None:
+            return self.target.log_density(position)
         outside = jnp.maximum(self.target.model.loss(position) - self.level, 0.0)
-        return self.target.log_density(position) - self.pull * outside
+        return self.target.model.log_prior(position) - self.pull * outside
 
     def inside(self, position: Any) -> Array:
         """Whether a particle counts."""
-        return self.target.model.loss(position) <= self.level
+        return jnp.ones((), bool) if self.level is None else self.target.model.loss(position) <= self.level
 
 
 class Tilt(Path):
