@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 import pytest
 from blackjax.mcmc import hmc
 from scipy.optimize import brentq
-from statistical import assert_mean, planted_bug
+from statistical import FALSE_ALARM, assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd import parallel, tempered
@@ -70,10 +70,14 @@ def ratios(load, name, threshold, **settings):
     ],
 )
 def test_rare_events_are_as_likely_as_they_are(name, threshold, settings, load, x64):
-    """At 1e-3 and 1e-6, by Student's test over sixteen replicates; the planted bug is twice the probability."""
+    """At 1e-3 and 1e-6, by Student's test over sixteen replicates; the planted bug is twice the probability.
+
+    k and 2k moves are told apart by chance once in a thousand cases: here as rarely as any other test fails.
+    """
     found, values = ratios(load, name, threshold, **SIXTEEN, **settings)
     assert found.method == "tilted SMC"
-    assert found.trusted, found.warnings
+    assert not [warning for warning in found.warnings if "moves give" not in warning]
+    assert not differ(found.replicates["moves"], found.replicates["twice_the_moves"], FALSE_ALARM)
     assert_mean(values, expected=1.0, detects=0.8)
     with planted_bug():
         assert_mean(values, expected=2.0, detects=0.8)

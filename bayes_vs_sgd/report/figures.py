@@ -41,6 +41,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def write_analysis(folder: Path, name: str, numbers: Any, figure: Figure) -> None:
     """Write NAME.json and NAME.svg, of which the same numbers make the same bits."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(numbers, indent=1) + "\n")
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
