@@ -160,7 +160,8 @@ def until_agreed(
         begun = time.monotonic()
         more = replicates(problem, 2 * k, count, seed, folder, say, deadline)
         ended = time.monotonic()
-        enough = num_moves is not None or 4 * k > MOST_MOVES or deadline - ended < 2 * (ended - begun)
+        next_takes = 2 * (ended - begun) * FEWEST_REPLICATES / len(more)
+        enough = num_moves is not None or 4 * k > MOST_MOVES or deadline - ended < next_takes
         if enough or not doubts(fewer, more, LIKELY):
             return k, fewer, more
         k, fewer = 2 * k, more
