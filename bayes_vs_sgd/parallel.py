@@ -1,5 +1,6 @@
 """Work on all cores within one process."""
 
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,11 @@ def side_by_side(
     with ThreadPoolExecutor(CORES) as pool:
         more = list(pool.map(one, range(len(found), count)))
     return [*found, *(result for result in more if result is not None)]
+
+
+def rounds(count: int) -> int:
+    """How many times as long as one ``side_by_side`` takes: the first is made alone, the others as cores allow."""
+    return 1 + math.ceil((count - 1) / CORES)
 
 
 def _files(folder: Path | None) -> set[str]:

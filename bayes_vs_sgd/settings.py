@@ -174,7 +174,8 @@ class Robustness(Ensemble):
     """Particles of each replicate, where the event is rare; by default 1,000, and four times as many while the error is above 5 %
     and there are draws to start from and time."""
     num_moves: int | None = None
-    """k: trajectories of each particle a stage; the answer is made with 2k. Doubled from 2 until the two agree by default."""
+    """k: trajectories of each particle a stage, or trials of each run; the answer is made with 2k. By default doubled from 2, of
+    runs from 4, until the two agree."""
     num_replicates: int = 8
     """Independent replicates with k and with 2k moves; four, where there is no time for more."""
     num_seeds: int = 4000

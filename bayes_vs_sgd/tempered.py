@@ -124,8 +124,8 @@ class Ladder(NamedTuple):
     """One replicate: log Z, the moments of -E at each t, and the particles with their weights at t = 1.
 
     ``tempering``, ``mean`` and ``variance`` have one entry a stage and one for the end, ``acceptance``, ``memory`` (the
-    largest correlation of a coordinate before a stage's moves with that after) and ``ess`` (of the weights that end it, as a
-    share of the particles) one a stage. ``seen`` (t, particle, number) is what the path keeps of them.
+    largest correlation of a coordinate before a stage's moves with that after; 0 in the first, from draws) and ``ess`` (of the
+    weights that end it, as a share of the particles) one a stage. ``seen`` (t, particle, number) is what the path keeps of them.
     """
 
     log_evidence: float
@@ -177,7 +177,7 @@ def enough_moves(
     say: Callable[[str], None] = lambda line: None,
     max_seconds: float = np.inf,
 ) -> int:
-    """Return the least of 2, 4, 8, ... moves after which less than a fifth of each coordinate is remembered in every stage.
+    """Return the least of 2, 4, 8, ... moves after which less than a fifth of each coordinate is remembered in any stage.
 
     0 where it is not yet found and the next trial would take longer than ``max_seconds``.
     """

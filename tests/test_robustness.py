@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from bayes_vs_sgd.estimate import binomial_interval, differ
 from bayes_vs_sgd.parallel import side_by_side
 from bayes_vs_sgd.report.robustness import robustness_page, robustness_rows
 from bayes_vs_sgd.robustness import methods
-from bayes_vs_sgd.robustness.particles import Tilted, replicates
+from bayes_vs_sgd.robustness.particles import Tilted, replicates, until_agreed
 from bayes_vs_sgd.robustness.result import rounded
 from bayes_vs_sgd.theory.rare_events import (
     fitted_exceedance,
@@ -119,6 +120,26 @@ def test_no_more_than_the_fewest_are_made_after_the_deadline(monkeypatch):
     assert side_by_side(a_second, 8, fewest=3, deadline=4.5) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(("deadline", "k", "made"), [(79.0, 2, 8), (81.0, 4, 4)])
+def test_moves_are_doubled_while_the_fewest_replicates_end_in_time(deadline, k, made, monkeypatch):
+    """A replicate takes a second a move, of whatever is remembered: eight take 16 and 32 s, four with 8 moves 32 more."""
+    clock = [0.0]
+
+    class Remembering:
+        fewest_moves = 2
+
+        def replicate(self, index, num_moves, key, folder):
+            clock[0] += num_moves
+            found = SimpleNamespace(probability=0.1 + 0.001 * index, variance=0.01, reached=1.0)
+            ladder = SimpleNamespace(memory=np.ones(1), ess=np.ones(1))
+            return SimpleNamespace(found=found, ladder=ladder, path=SimpleNamespace(threshold=1.0))
+
+    monkeypatch.setattr(parallel, "CORES", 1)
+    monkeypatch.setattr(parallel.time, "monotonic", lambda: clock[0])
+    found, fewer, more = until_agreed(Remembering(), None, 8, 0, None, str, deadline)
+    assert (found, len(fewer), len(more)) == (k, 8, made)
+
+
 @pytest.mark.law
 def test_common_events_are_counted(load, x64):
     found, _ = ratios(load, "two layers", 1.0, num_replicates=2)
@@ -173,7 +194,7 @@ NOISY = {
 }
 
 
-def coarse(root, step_size, key):
+def coarse(root, step_size, most):
     """Hamiltonian moves of twenty steps of one size, .05, whatever the particles are like: rejected where the fibre is thin."""
 
     def strategy(init, log_density, step, num_mcmc_steps, n_particles):

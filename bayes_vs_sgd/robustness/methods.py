@@ -17,11 +17,11 @@ from ..estimate import Estimate, binomial_interval, differ, from_replicates, sha
 from ..parallel import side_by_side
 from ..posterior import Posterior
 from ..settings import Robustness as Settings
-from ..tempered import FEWEST_MOVES, FromPrior
+from ..tempered import FromPrior
 from .draws import Draws
 from .particles import Problem, Replicate, Splitting, Tilted, doubts, log_interval, until_agreed
 from .properties import Property
-from .splitting import Runs
+from .splitting import FEWEST_MOVES, Runs
 from .staying import stay
 from .tilt import Pool, property_at
 
@@ -146,7 +146,7 @@ def by_tilting(job: Job, drawn: Draws | None, size: int, num_moves: int | None) 
 
 def by_splitting(job: Job, drawn: Draws, runs: Runs) -> Found:
     """Runs of a law that can only be simulated, multiplied from level to level: as many as there is time for."""
-    made = TYPICAL_STAGES * 3 * FEWEST_MOVES * job.settings.num_replicates
+    made = TYPICAL_STAGES * 3 * (job.settings.num_moves or FEWEST_MOVES) * job.settings.num_replicates
     fitting = (job.deadline - time.monotonic()) * CORES / max(made * drawn.seconds, 1e-9)
     most = max(job.settings.num_particles or NUM_PARTICLES, FEWEST_RUNS)
     size = int(np.clip(fitting, FEWEST_RUNS, most))

@@ -13,7 +13,7 @@ from scipy import stats
 from ..errors import InputError
 from ..estimate import LEVEL, differ
 from ..function import Function
-from ..parallel import side_by_side
+from ..parallel import rounds, side_by_side
 from ..posterior import Posterior
 from ..tempered import FEWEST_MOVES, MOST_MOVES, MOST_STAGES, REMEMBERED, Ladder, tempered
 from . import splitting
@@ -51,6 +51,11 @@ class Problem(Protocol):
     """A law and an event that is rare under it."""
 
     @property
+    def fewest_moves(self) -> int:
+        """The k that is tried first."""
+        ...
+
+    @property
     def target(self) -> Posterior:
         """What positions are of."""
         ...
@@ -71,6 +76,7 @@ class Tilted(NamedTuple):
     num_particles: int
     level: float | None = None
     excess: float = 0.0
+    fewest_moves = FEWEST_MOVES
 
     def replicate(self, index: int, num_moves: int, key: Any, folder: Path | None) -> Replicate:
         """Tilted particles, after those that come to the level."""
@@ -104,6 +110,7 @@ class Splitting(NamedTuple):
 
     runs: Runs
     num_runs: int
+    fewest_moves = splitting.FEWEST_MOVES
 
     @property
     def target(self) -> Posterior:
@@ -153,14 +160,14 @@ def until_agreed(
 
     A third of the time up to the deadline, one of ``time.monotonic``, is for k.
     """
-    k = FEWEST_MOVES if num_moves is None else num_moves
+    k = problem.fewest_moves if num_moves is None else num_moves
     begun = time.monotonic()
     fewer = replicates(problem, k, count, seed, folder, say, begun + (deadline - begun) / 3)
     while True:
         begun = time.monotonic()
         more = replicates(problem, 2 * k, count, seed, folder, say, deadline)
         ended = time.monotonic()
-        next_takes = 2 * (ended - begun) * FEWEST_REPLICATES / len(more)
+        next_takes = 2 * (ended - begun) * rounds(min(FEWEST_REPLICATES, count)) / rounds(len(more))
         enough = num_moves is not None or 4 * k > MOST_MOVES or deadline - ended < next_takes
         if enough or not doubts(fewer, more, LIKELY):
             return k, fewer, more

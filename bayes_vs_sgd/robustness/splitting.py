@@ -32,6 +32,8 @@ from .tilt import Event, Pool
 
 KEPT = 0.25
 """Share of the runs above the next level."""
+FEWEST_MOVES = 4
+"""Of runs at a level, tried first."""
 LEAST = 1e-15
 """No event is looked for that is less probable."""
 NUM_WORDS = 64
