@@ -29,6 +29,7 @@ from .ladder import learning_coefficient_and_multiplicity, mean_loss_at, thermod
 from .model import Model
 from .posterior import Posterior
 from .predictive import example_losses, prediction_distance, predictive
+from .settings import check_seconds
 from .tempered import MOST_STAGES, REMEMBERED, FromPrior, Ladder, at_particles, enough_moves, tempered
 
 APART, WIDE = 3.0, 0.5
@@ -152,6 +153,7 @@ def free_energy(
     """
     target = model if isinstance(model, Posterior) else _target(model, inverse_temperature)
     _check(num_particles, num_moves, num_replicates, target_ess)
+    check_seconds(max_seconds)
     started, seed, say = time.monotonic(), jax.random.key(key), progress or (lambda line: None)
     kept = None if folder is None else Path(folder)
     tempering = FromPrior(target)

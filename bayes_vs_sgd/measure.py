@@ -145,9 +145,8 @@ def _check(target: Posterior, settings: LLC) -> None:
         raise InputError(
             f"num_chains is {settings.num_chains}: at least two are needed, else nothing says whether a chain has converged"
         )
-    for name, value in (("precision", settings.precision), ("max_seconds", settings.max_seconds)):
-        if not value > 0:
-            raise InputError(f"{name} is {value}: it must be > 0")
+    if not settings.precision > 0:
+        raise InputError(f"precision is {settings.precision}: it must be > 0")
     if settings.num_draws < FEWEST:
         raise InputError(f"num_draws is {settings.num_draws}: it must be at least {FEWEST}")
     if settings.sampler not in SAMPLERS:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .errors import InputError
 from .margins import Margins, margins
 
 DYNAMICS = ("sgd", "sgld", "sgd-shuffled", "sgd-momentum", "adam")
@@ -11,8 +12,23 @@ KNOWN_DYNAMICS = (*DYNAMICS, "gradient-descent")
 SAMPLERS = ("auto", "exact", "grid", "nuts", "mala", "mclmc", "sgld", "rmsprop-sgld", "adam-sgld", "sghmc", "sgnht")
 
 
+def check_seconds(max_seconds: float | None) -> None:
+    """Refuse a negative time."""
+    if max_seconds is not None and not max_seconds >= 0:
+        raise InputError(f"max_seconds is {max_seconds:g}: it must be at least 0")
+
+
+class Timed:
+    """Settings of what ends in time."""
+
+    max_seconds: float | None
+
+    def __post_init__(self):
+        check_seconds(self.max_seconds)
+
+
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Timed):
     """How independent runs of an optimiser are made; None means: found from the model."""
 
     learning_rate: float | None = None
@@ -92,7 +108,7 @@ class AuditSettings(Ensemble):
 
 
 @dataclass(frozen=True)
-class LLC:
+class LLC(Timed):
     """How the learning coefficient is measured. What is not given is chosen."""
 
     sampler: str = "auto"
@@ -134,7 +150,7 @@ class LLC:
 
 
 @dataclass(frozen=True)
-class FreeEnergy:
+class FreeEnergy(Timed):
     """How the free energy is estimated."""
 
     inverse_temperature: float = 1.0

@@ -25,6 +25,7 @@ from .posterior import Posterior
 from .progress import Progress
 from .results import Record
 from .segment import buffer_slots, run_segment, to_devices
+from .settings import check_seconds
 from .start import WIDE, check_start, first_states, places
 from .store import Store
 
@@ -94,6 +95,7 @@ def simulate(
     num_draws, num_steps, thinning = _schedule(num_draws, num_steps)
     if num_chains < 1:
         raise InputError(f"num_chains is {num_chains}: it must be at least 1")
+    check_seconds(max_seconds)
     if initial_scale is None:
         initial_scale = 0.0 if initial == "optimum" else 1.0
     chosen = select(target.model, observables)

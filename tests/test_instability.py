@@ -8,6 +8,7 @@ from statistical import assert_mean, planted_bug
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.claims.programs import regression
 from bayes_vs_sgd.comparison.instability import instability
+from bayes_vs_sgd.comparison.landscape import Landscape
 from bayes_vs_sgd.mean_square import growth, limit_of, mean_square_limit, products
 from bayes_vs_sgd.settings import Compare
 
@@ -29,6 +30,8 @@ def study_of(model, **settings):
         (bvs.SGD(1.45, 8), ""),
         (bvs.SGD(1.46, 8), "1.46 is beyond 1.45, the limit of mean-square stability"),
         (bvs.SGD(2.01, 8), "2.01 is beyond 2, where the linearised dynamics"),
+        (bvs.SGD(1.46, sampling=bvs.GaussianNoise(8)), "1.46 is beyond 1.45, the limit of mean-square stability"),
+        (bvs.SGD(1.46, sampling=bvs.IsotropicNoise(8)), ""),
         (bvs.GradientDescent(1.99), ""),
         (bvs.GradientDescent(2.01), "2.01 is beyond 2,"),
         (bvs.SGD(1.41, 8, momentum=0.5), ""),
@@ -37,11 +40,14 @@ def study_of(model, **settings):
         (bvs.SGD(1.03, 8, momentum=0.5, nesterov=True), "1.03 is beyond 1.02, the limit of mean-square stability"),
         (bvs.SGD(3.1, 8, momentum=0.5), "3.1 is beyond 3,"),
         (bvs.SGD(1.51, 8, momentum=0.5, nesterov=True), "1.51 is beyond 1.5,"),
+        (bvs.SGD([3.1, 3.1], 8), ""),
+        (bvs.SGD(3.1, 8, momentum=[0.5, 0.5]), ""),
+        (bvs.SGD(3.1, sampling=bvs.GaussianNoise([8.0, 8.0])), ""),
         (bvs.Adam(3.0, 8), ""),
     ],
 )
 def test_what_is_beyond_which_limit(dynamics, said, load):
-    found = instability(study_of(load("linear_regression", **HADAMARD)), dynamics)
+    found = instability(dynamics.settings, Landscape(load("linear_regression", **HADAMARD)))
     assert said in found
     assert bool(found) is bool(said)
 
@@ -131,6 +137,6 @@ def test_a_comparison_tells_it_first(eta, beyond, load):
         load("linear_regression", **HADAMARD), dynamics=("sgd",), learning_rate=eta, num_seeds=200, num_steps=64,
         initial_scale=0.01, reference="none",
     )  # fmt: skip
-    found = study.compare("sgd", 0.0)
-    assert found.reason.startswith(f"the learning rate {eta} is beyond 1.45") is beyond
-    assert ("beyond" in found.reason) is beyond
+    for found in (study.compare("sgd", 0.0), bvs.compare(study.trees["sgd"][0], None, study.target(study.scale))):
+        assert found.reason.startswith(f"the learning rate {eta} is beyond 1.45") is beyond
+        assert ("beyond" in found.reason) is beyond

@@ -9,8 +9,9 @@ import numpyro.distributions as dist
 import pytest
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.claims.verb import claims_verb
 from bayes_vs_sgd.comparison import record
-from bayes_vs_sgd.settings import Compare
+from bayes_vs_sgd.settings import LLC, AuditSettings, Compare, FreeEnergy, Robustness
 
 pytestmark = pytest.mark.smoke
 
@@ -43,6 +44,22 @@ def reference(target):
 @pytest.fixture(scope="module")
 def ensemble(target):
     return draws(target, bvs.SGD(0.1, 4), num_chains=120)
+
+
+@pytest.mark.parametrize("settings", [AuditSettings, Compare, FreeEnergy, LLC, Robustness])
+def test_a_negative_time(settings):
+    with pytest.raises(bvs.InputError, match=r"max_seconds is -5: it must be at least 0"):
+        settings(max_seconds=-5.0)
+    assert settings(max_seconds=0.0).max_seconds == 0
+
+
+def test_a_negative_time_of_a_run(target):
+    with pytest.raises(bvs.InputError, match=r"max_seconds is -5: it must be at least 0"):
+        draws(target, max_seconds=-5.0)
+    with pytest.raises(bvs.InputError, match=r"max_seconds is -5: it must be at least 0"):
+        bvs.free_energy(target.model, max_seconds=-5.0)
+    with pytest.raises(bvs.InputError, match=r"max_seconds is -5: it must be at least 0"):
+        claims_verb(["--max-seconds", "-5"])
 
 
 def test_one_chain(target, reference):

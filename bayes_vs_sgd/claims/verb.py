@@ -15,6 +15,7 @@ from ..cli import write_json
 from ..diagnostics import finite_or_none
 from ..jobs import new_folder
 from ..report.claims import claims_page
+from ..settings import check_seconds
 from ..verbs import repeat, write_page
 from . import Claim, Measured, chosen
 
@@ -41,6 +42,7 @@ class Claims:
 def claims_verb(arguments: list[str]) -> int:
     """List claims, or measure some and write their page."""
     settings = tyro.cli(Claims, prog="bayes-vs-sgd claims", args=arguments)
+    check_seconds(settings.max_seconds)
     console = Console(stderr=settings.json == "-")
     console.width = max(console.width, WIDTH)
     wanted = chosen(settings.run or ())

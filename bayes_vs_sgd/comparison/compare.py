@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import xarray as xr
 
-from ..curvature import reference_point
 from ..diagnostics import quality
 from ..errors import InputError
 from ..manifest import target_of
@@ -24,6 +23,8 @@ from .effects import Effect, Sample, sampled
 from .embedding import GlobalTest
 from .events import event_odds
 from .gates import broken_reference, off_anchor, too_many_lost
+from .instability import instability
+from .landscape import Landscape
 from .matching import matched_scale
 from .prediction import held_out_prediction
 from .refusals import check_observables, check_runs
@@ -60,7 +61,7 @@ def compare(
     margins: Margins = MARGINS,
     scores: EnsembleScores | None = None,
     scale: float | None = None,
-    least_loss: float | None = None,
+    landscape: Landscape | None = None,
 ) -> Comparison:
     """Compare the law of a run with the posterior that a reference run sampled.
 
@@ -89,8 +90,9 @@ def compare(
         Those of the ensemble, where they are known already: they do not depend on the temperature.
     scale
         n beta at which the learning coefficient is printed; the reference's by default.
-    least_loss
-        L(w*), above which the loss is compared and of the learning coefficient; at the empirical minimum by default.
+    landscape
+        The model's minimum, above which the loss is compared, and curvatures there, which are found once for all comparisons
+        that share it.
 
     Returns
     -------
@@ -108,8 +110,8 @@ def compare(
     if reference is not None:
         grade = quality(reference, list(chosen))
         calibration = record.of_sampler(target.model, grade.dynamics)
-    if least_loss is None:
-        least_loss = reference_point(target.model, target.center).loss
+    landscape = landscape or Landscape(target.model, target.center)
+    least_loss = landscape.minimum.loss
     names = list(judged(chosen))
     _, kept = final_positions(tree)
     tree, *others = with_roots(chosen, least_loss, tree, *([] if reference is None else [reference]))
@@ -131,6 +133,8 @@ def compare(
     if gate := broken_reference(grade, calibration) or off_anchor(target, reference) or too_many_lost(lost, kept.size):
         groups = {k: v and rules.NO_VERDICT for k, v in groups.items()}
         verdict, why = rules.NO_VERDICT, gate
+    if beyond := instability(manifest["dynamics"], landscape):
+        why = "; ".join(filter(None, (beyond, why)))
     if inverse_temperature is None:
         inverse_temperature = dict.fromkeys(("theory", "fitted", "fitted_standard_error"))
         inverse_temperature["used"] = float(target.inverse_temperature)

@@ -8,19 +8,19 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ..curvature import Minimum, gradient_noise, hessian_eigenvalues, nearest_minimum, reference_point
+from ..curvature import gradient_noise, hessian_eigenvalues
 from ..dynamics import SGD, SGLD, Adam, Dynamics, GradientDescent
 from ..errors import InputError, nearest
 from ..given import Given, read_positions, site_values
-from ..mean_square import curved_modes
 from ..model import Model
 from ..observables import available
 from ..posterior import Posterior
 from ..settings import KNOWN_DYNAMICS, Compare
 from .compare import primary
 from .events import scalar_properties
+from .landscape import Landscape
 from .patterns import PREDICTIONS
-from .spectrum import DEGENERATE, STEP
+from .spectrum import STEP
 from .temperature import reference_scale
 
 MOMENTUM = 0.9
@@ -41,7 +41,7 @@ class Walk:
     wider: int = 1
 
 
-class Plan:
+class Plan(Landscape):
     """A model with what its comparisons share: settings, dynamics, minimum, sharpness, gradient noise.
 
     Parameters
@@ -58,7 +58,8 @@ class Plan:
     """
 
     def __init__(self, model: Model, settings: Compare = DEFAULT, own: Mapping[str, Walk] | None = None):
-        self.model, self.settings = model, settings
+        super().__init__(model)
+        self.settings = settings
         self.own, self.margins = dict(own or {}), settings.margins
         for name in settings.dynamics:
             if name not in (*KNOWN_DYNAMICS, *self.own):
@@ -84,26 +85,6 @@ class Plan:
         self.chosen = primary(Posterior(model), list(settings.observables) or None)
         asked = [name for name in PREDICTIONS if name in available(model)]
         self.observables = sorted({"loss", *self.chosen, *asked, *scalar_properties(model)})
-
-    @cached_property
-    def minimum(self) -> Minimum:
-        """Empirical minimum."""
-        return reference_point(self.model)
-
-    @cached_property
-    def sharpness(self) -> float:
-        """Largest Hessian eigenvalue at the minimum; where that is degenerate, at the minima that prior draws descend to."""
-        starts = [self.model.sample_prior(jax.random.key(seed)) for seed in range(8)]
-        here, *there = (float(hessian_eigenvalues(self.model, p)[-1]) for p in (self.minimum.position, *starts))
-        if here > DEGENERATE * np.median(there):
-            return here
-        reached = [nearest_minimum(self.model, start).position for start in starts]
-        return max(float(hessian_eigenvalues(self.model, position)[-1]) for position in reached)
-
-    @cached_property
-    def curved_modes(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Mean products of the examples' Hessians at the minimum, in the directions that curve; None where they are too dear."""
-        return curved_modes(Posterior(self.model), self.minimum.position)
 
     @cached_property
     def learning_rate(self) -> float:

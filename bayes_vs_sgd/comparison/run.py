@@ -23,7 +23,6 @@ from ..settings import Compare
 from ..simulate import simulate
 from .compare import compare
 from .effects import Sample, sampled
-from .instability import instability
 from .matching import matched_along
 from .plan import DEFAULT, MOST_RECORDED, Plan, Walk
 from .result import Comparison
@@ -170,10 +169,8 @@ class Study(Plan):
             margins=self.margins,
             scores=seen,
             scale=self.scale,
-            least_loss=self.minimum.loss,
+            landscape=self,
         )
-        if beyond := instability(self, dynamics):
-            compared = replace(compared, reason=f"{beyond}; {compared.reason}")
         self.rest_seconds = max(self.rest_seconds, time.monotonic() - ran)
         return compared
 

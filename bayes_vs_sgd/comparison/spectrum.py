@@ -29,12 +29,11 @@ from ..posterior import Posterior
 from ..results import final_positions, whole
 from ..simulate import simulate
 from .effects import scalar_draws
+from .landscape import DEGENERATE
 
 if TYPE_CHECKING:
     from .run import Study
 
-DEGENERATE = 1e-6
-"""A Hessian at the minimum this much smaller than elsewhere is zero."""
 STEP = 0.05
 """Step size times the largest curvature, of Langevin dynamics: its temperatures are too high by half of it."""
 FLAT = 0.05

@@ -194,8 +194,6 @@ def check(model: Model, chosen: Settings) -> tuple[str, Property, float]:
         value = getattr(chosen, setting)
         if value is not None and value < least:
             raise InputError(f"{setting} is {value}: it must be at least {least}")
-    if not chosen.max_seconds >= 0:
-        raise InputError(f"max_seconds is {chosen.max_seconds:g}: it must be at least 0")
     if chosen.against is not None:
         refuse_against(chosen)
     if chosen.excess_loss is not None and not chosen.excess_loss > 0:
