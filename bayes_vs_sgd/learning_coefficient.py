@@ -34,6 +34,8 @@ ALONE = "one sampler alone"
 """Reason not to believe a sampler that is neither the model's own exact one nor a grid."""
 RELAXED = 3.0
 """Relaxation times of the prior that a run takes at least: what is left out is then one of them."""
+EXTRAPOLATED = 0.3
+"""Relaxation times from which what a run lacks is told by how it moves, up to ten times as much as it does."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class LearningCoefficient:
     finite_n_reference
         The exact n beta (E[L] - L(w*)) at this n, where the model knows it.
     error_budget
-        ``monte_carlo`` (standard error), ``transient`` (what chains that have not converged still move by),
+        ``monte_carlo`` (standard error), ``transient`` (what chains that have not converged may still be off by),
         ``discretisation`` (what is left of a step size's bias), ``localisation`` (change from gamma to gamma/10), ``finite_n``
         (lambda less the exact finite-n value, or less the estimate) and ``baseline`` (change with the other baseline); None:
         not known, 0: none.
@@ -126,14 +128,21 @@ class Chains:
 
     @cached_property
     def transient(self) -> float | None:
-        """By how much the mean still moves from the first half of the draws to the second, where R-hat says that chains do.
+        """By how much the mean may be off while it still moves: where R-hat says that it does, or the run is too short to say.
 
-        None for runs too short to tell.
+        What decays by q from the first half of the draws to the second has moved the mean of all by (1 + q) / (1 - q) / 2 times
+        their difference. At the prior's rate, the slowest of the law, q is known; other runs have moved by the difference itself,
+        and none by less. None for runs of which nothing can be said.
         """
-        if self.too_short():
-            return None
+        if self.rhat < RHAT_LIMIT and not self.too_short():
+            return 0.0
         first, second = np.array_split(self.excess.mean(axis=0), 2)
-        return 0.0 if self.rhat < RHAT_LIMIT else abs(float(second.mean() - first.mean()))
+        moved = abs(float(second.mean() - first.mean()))
+        if not self.too_short():
+            return moved
+        assert self.relaxations is not None
+        decayed = np.exp(-self.relaxations * (1 - LEFT_OUT) / 2)
+        return None if self.relaxations < EXTRAPOLATED else moved * max(float((1 + decayed) / (1 - decayed)) / 2, 1.0)
 
     @cached_property
     def rhat(self) -> float:

@@ -6,6 +6,7 @@ from scipy import stats
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd import CORES, pilot
+from bayes_vs_sgd.learning_coefficient import EXTRAPOLATED, LEFT_OUT, Chains
 from bayes_vs_sgd.measure import measure
 from bayes_vs_sgd.sampler_choice import choose, extrapolate, relaxation_time
 from bayes_vs_sgd.settings import LLC
@@ -140,6 +141,23 @@ def test_a_deep_network_is_measured_from_a_saddle(load, x64, monkeypatch):
     monkeypatch.setattr(pilot, "MOST_HALVINGS", 3)
     with pytest.raises(bvs.InputError, match="chains are lost even at step size"):
         distance(max_seconds=40.0)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("relaxations", [0.2, 0.5, 1.5, 2.9])
+def test_what_a_short_run_lacks_is_told_by_how_it_moves(relaxations):
+    """Chains on their way as exp(-t) from 9 to 4; how far the mean still moves (planted) is less than they lack."""
+    times = relaxations * np.linspace(LEFT_OUT, 1, 3001)[None]
+    chains = Chains(4 + 5 * np.exp(-times), np.ones_like(times) + times, 0, relaxations=relaxations)
+    lacks, moves = (
+        chains.estimate[0] - 4,
+        np.abs(np.diff([part.mean() for part in np.array_split(chains.excess[0], 2)]))[0],
+    )
+    if relaxations < EXTRAPOLATED:
+        assert chains.transient is None
+    else:
+        assert chains.transient == pytest.approx(lacks, rel=0.01)
+        assert moves < 0.95 * lacks
 
 
 @pytest.mark.exact

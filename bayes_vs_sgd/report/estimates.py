@@ -44,7 +44,7 @@ def llc_rows(found: LearningCoefficient, target: Posterior) -> list[tuple[str, s
 
 BUDGET = {
     "monte_carlo": "standard error, by the effective sample size",
-    "transient": "that the mean still moves by",
+    "transient": "by which the mean is off, if it moves on at the rate of the prior",
     "discretisation": "that the step size may still have",
     "localisation": "change at a tenth of gamma",
     "finite_n": "lambda less the value at this n",
