@@ -188,9 +188,7 @@ def doubts(fewer: list[Replicate], more: list[Replicate], false_alarm: float = 1
     spread = np.std(second, ddof=1) / np.mean(second)
     if spread > WIDE * theory:
         found.append(f"replicates spread {spread / theory:.1f} times as much as independent particles would")
-    memory = float(
-        np.mean([r.ladder.memory.max(initial=0.0) for r in more])
-    )  # their largest would grow with their number
+    memory = np.mean([r.ladder.memory.max(initial=0.0) for r in more])  # their largest grows with their number
     if memory > REMEMBERED:
         found.append(f"2k moves still remember {memory:.2f} of the property or the prior: give more moves")
     if any(len(r.ladder.ess) >= MOST_STAGES for r in more):
