@@ -1,5 +1,6 @@
 """Log evidence by tempered SMC against closed forms and one-dimensional quadrature; wrong settings are seen."""
 
+import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -7,6 +8,7 @@ import pytest
 from scipy import stats
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd import tempered
 from bayes_vs_sgd.theory.evidence import regression_log_evidence, two_layer_log_evidence
 
 RATE = 1e-6
@@ -77,16 +79,21 @@ def test_replicates_that_are_kept_are_not_run_again(load, x64, tmp_path, monkeyp
 
 @pytest.mark.law
 @pytest.mark.slow
-def test_twenty_dimensions(load, x64):
-    """Within .1 nat and three replicate standard errors of the closed form."""
+def test_twenty_dimensions(load, x64, monkeypatch):
+    """Within .1 nat and three replicate standard errors of the closed form; one move of one leapfrog step is refused."""
     model = load("linear_regression", covariance=(1.0,) * 20, num_examples=100)
     found = not_refused(model, num_replicates=8)
     gap = found.log_evidence.value - exact(model, "linear_regression", 1.0)
     assert abs(gap) < 0.1
     assert abs(gap) < stats.t.isf(RATE / 2, 7) * found.log_evidence.standard_error
     assert found.trusted, found.warnings
-    few = bvs.free_energy(model, num_moves=1, target_ess=0.1, num_replicates=40)
-    assert few.log_evidence.value - exact(model, "linear_regression", 1.0) > 0.5
+    monkeypatch.setattr(tempered, "MOST_LEAPFROGS", 1)
+    jax.clear_caches()
+    try:
+        few = bvs.free_energy(model, num_moves=1, target_ess=0.1, num_replicates=40)
+    finally:
+        jax.clear_caches()
+    assert abs(few.log_evidence.value - exact(model, "linear_regression", 1.0)) > 0.25
     assert any(warning.startswith("k moves give") for warning in few.warnings)
 
 
