@@ -131,18 +131,17 @@ class Chains:
         """By how much the mean may be off while it still moves: where R-hat says that it does, or the run is too short to say.
 
         What decays by q from the first half of the draws to the second has moved the mean of all by (1 + q) / (1 - q) / 2 times
-        their difference. At the prior's rate, the slowest of the law, q is known; other runs have moved by the difference itself,
-        and none by less. None for runs of which nothing can be said.
+        their difference. In a run that is too short q is that of the prior's rate, the slowest of the law; in others the
+        difference itself is taken. None for runs of which nothing can be said.
         """
-        if self.rhat < RHAT_LIMIT and not self.too_short():
-            return 0.0
         first, second = np.array_split(self.excess.mean(axis=0), 2)
         moved = abs(float(second.mean() - first.mean()))
-        if not self.too_short():
-            return moved
-        assert self.relaxations is not None
+        if self.relaxations is None or self.relaxations >= RELAXED:
+            return 0.0 if self.rhat < RHAT_LIMIT else moved
+        if self.relaxations < EXTRAPOLATED:
+            return None
         decayed = np.exp(-self.relaxations * (1 - LEFT_OUT) / 2)
-        return None if self.relaxations < EXTRAPOLATED else moved * max(float((1 + decayed) / (1 - decayed)) / 2, 1.0)
+        return moved * float((1 + decayed) / (1 - decayed)) / 2
 
     @cached_property
     def rhat(self) -> float:

@@ -90,10 +90,10 @@ def test_twenty_dimensions(load, x64, monkeypatch):
     monkeypatch.setattr(tempered, "MOST_LEAPFROGS", 1)
     jax.clear_caches()
     try:
-        few = bvs.free_energy(model, num_moves=1, target_ess=0.1, num_replicates=40)
+        few = bvs.free_energy(model, num_moves=1, target_ess=0.1, num_replicates=40, num_particles=250)
     finally:
         jax.clear_caches()
-    assert abs(few.log_evidence.value - exact(model, "linear_regression", 1.0)) > 0.25
+    assert abs(few.log_evidence.value - exact(model, "linear_regression", 1.0)) > 0.5
     assert any(warning.startswith("k moves give") for warning in few.warnings)
 
 
