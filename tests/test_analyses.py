@@ -297,6 +297,10 @@ def test_the_map_has_the_temperatures_that_theory_gives_and_batches_are_bayesian
     kept = [c for c in others if c["kind"] in of_batches[:2] and c["temperature"] is not None]  # others lost runs
     assert len(kept) >= 40
     assert {c["verdict"] for c in kept} == {"mismatch"}
+    reasons = [c["reason"] for c in cells if c["verdict"] == "mismatch"]
+    mended = sum(not reason.startswith("none") for reason in reasons)
+    assert f"Of {len(reasons)} mismatches {mended} become a match" in (ANALYSES[0].parent / "README.md").read_text()
+    assert found["seconds"] < 15 * 60
 
 
 @pytest.mark.exact
