@@ -137,7 +137,7 @@ def by_particles(
     def replicate(index: int) -> Ladder:
         return tempered(path, keys[index], NUM_PARTICLES, num_moves, TARGET_ESS, folder)
 
-    ladders = side_by_side(replicate, NUM_REPLICATES, folder)
+    ladders = side_by_side(replicate, NUM_REPLICATES)
     if not all(ladder.finished for ladder in ladders):
         return None
     values = _values(target, jnp.stack([resampled(ladder) for ladder in ladders]))

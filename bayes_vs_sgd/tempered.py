@@ -12,6 +12,7 @@ import abc
 import pathlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -27,6 +28,7 @@ from jaxtyping import Array, Float
 from .function import Function
 from .manifest import digest
 from .observables import select
+from .parallel import TRACING
 from .posterior import Posterior
 from .store import remembered
 
@@ -40,8 +42,6 @@ DURATION, MOST_LEAPFROGS = 2.1, 8192
 """Time of the longest trajectory, in units in which a quarter turn is pi / 2, and the most leapfrog steps that it may take."""
 SETTLING, SHORT = 16, 16
 """Moves of the first stage, and their leapfrog steps: particles are draws there, what has to be found is the step size."""
-NEARLY = 0.8
-"""Share of the wanted effective sample size that is enough to go to the end."""
 ACCEPTANCE = 0.9
 """Wanted mean acceptance of trajectories."""
 GAIN = 1.5
@@ -62,6 +62,8 @@ class Path(eqx.Module):
     """First step size, where the particles' covariance is one."""
     least: ClassVar[float] = -np.inf
     """Log Z below which the path is left unfinished."""
+    nearly: ClassVar[float] = 0.8
+    """Share of the wanted effective sample size that is enough to go to the end."""
 
     @property
     @abc.abstractmethod
@@ -194,6 +196,8 @@ def enough_moves(
 
 
 def _replicate(path: Path, key: Array, num_particles: int, num_moves: int, target_ess: float) -> Ladder:
+    with TRACING:
+        run_tempered(path, num_particles, jnp.asarray(0), jnp.asarray(target_ess, float), key)
     run = run_tempered(path, num_particles, jnp.asarray(num_moves), jnp.asarray(target_ess, float), key)
     found = {name: np.asarray(value, float) for name, value in run.items()}
     count = int(found.pop("num_stages"))
@@ -219,7 +223,7 @@ def _observe(target: Posterior, particles: Array, item: Any) -> Array:
 
 @eqx.filter_jit
 def run_tempered(path: Path, num_particles: int, num_moves: Array, target_ess: Array, key: Array) -> dict[str, Array]:
-    """Run one replicate in one compiled call: the fields of a ``Ladder``, and ``num_stages``, its length."""
+    """Run one replicate in one compiled call: the fields of a ``Ladder``, and ``num_stages``, its length; 0 without moves."""
 
     def log_likelihood(vector):
         return -path.energy(vector)
@@ -236,7 +240,7 @@ def run_tempered(path: Path, num_particles: int, num_moves: Array, target_ess: A
         most = jnp.where(first, SHORT, MOST_LEAPFROGS)
         options: Any = {
             "target_ess": target_ess,
-            "root_solver": _step,
+            "root_solver": partial(_step, path.nearly),
             "update_strategy": _moves(root, step_size, most),
         }  # BlackJAX's annotations are narrower than it is
         kernel = adaptive_tempered.build_kernel(
@@ -256,7 +260,9 @@ def run_tempered(path: Path, num_particles: int, num_moves: Array, target_ess: A
     trace = {name: jnp.zeros(MOST_STAGES + 1) for name in ("tempering", "mean", "variance", *WITHIN)}
     trace["seen"] = jnp.zeros((MOST_STAGES + 1, *jax.eval_shape(at, state)["seen"].shape))
     state, count, log_evidence, _, gradients, trace = jax.lax.while_loop(
-        lambda carry: (carry[0].tempering_param < 1) & (carry[1] < MOST_STAGES) & (carry[2] > path.least),
+        lambda carry: (
+            (num_moves > 0) & (carry[0].tempering_param < 1) & (carry[1] < MOST_STAGES) & (carry[2] > path.least)
+        ),
         stage,
         (state, jnp.asarray(0), jnp.zeros(()), jnp.asarray(path.first_step), jnp.zeros(()), trace),
     )
@@ -266,13 +272,13 @@ def run_tempered(path: Path, num_particles: int, num_moves: Array, target_ess: A
     return found | trace | {"particles": state.particles, "weights": state.weights}
 
 
-def _step(log_excess: Any, low: Array, high: Array) -> Array:
+def _step(nearly: float, log_excess: Any, low: Array, high: Array) -> Array:
     """Step in t at which the effective sample size is as wanted; to the end, where it is little less.
 
     Else a path to an indicator, whose weights stay as even as the share beyond is, would stop close to its end: at a wall.
     """
     return jax.lax.cond(
-        log_excess(high) > jnp.log(NEARLY),
+        log_excess(high) > jnp.log(nearly),
         lambda: jnp.asarray(high, float),
         lambda: solver.dichotomy(log_excess, low, high),
     )

@@ -165,7 +165,9 @@ def by_staying(job: Job, drawn: Draws, runs: Runs) -> Found:
     job.say(f"robustness: {count} replicates of {len(starts[0])} runs that stay in the set")
     kept = None if job.folder is None else job.folder / "staying"
     keys = jax.random.split(jax.random.fold_in(jax.random.key(job.key), 1), count)
-    found = side_by_side(lambda index: stay(runs, starts[index], level, keys[index], kept), count, kept)
+    first = stay(runs, starts[0], level, keys[0], kept)  # alone, since it is traced
+    others = side_by_side(lambda index: stay(runs, starts[index + 1], level, keys[index + 1], kept), count - 1)
+    found = [first, *others]
     values = np.stack([run.values for run in found])
     check_values(job.name, values)
     beyond = values > job.threshold

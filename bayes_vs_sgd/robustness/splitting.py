@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, UInt32
 from ..dynamics import Dynamics
 from ..layout import chain_axis
 from ..manifest import digest
+from ..parallel import TRACING
 from ..posterior import Posterior
 from ..start import START
 from ..tempered import Ladder, kept
@@ -117,6 +118,8 @@ def split(runs: Runs, key: Array, count: int, num_moves: int, folder: Path | Non
 def _split(runs: Runs, key: Array, count: int, num_moves: int) -> Ladder:
     threshold, log_probability, size, gradients = float(runs.threshold), 0.0, 0.5, count
     levels, trace, seen = [-np.inf], [], []
+    with TRACING:
+        _compile(runs, key, count)
     now = _fresh(runs, jax.random.fold_in(key, 0), count)
     center, width = now.starts.mean(axis=0), now.starts.std(axis=0)
     while True:
@@ -154,6 +157,14 @@ def next_level(values: np.ndarray) -> float:
     """Level that a quarter is above; where the largest value is that of more, the one below it; infinite if there is none."""
     level, below = np.sort(values)[-round(KEPT * len(values)) - 1], values[values < values.max()]
     return float(level if level < values.max() else below.max(initial=-np.inf) if len(below) else np.inf)
+
+
+def _compile(runs: Runs, key: Array, count: int) -> None:
+    """Call what a replicate calls, for one step and no move."""
+    short = eqx.tree_at(lambda runs: runs.num_steps, runs, jnp.ones_like(runs.num_steps))
+    now, number = _fresh(short, key, count), jnp.zeros((), float)
+    _moved(short, now, now.starts[0], now.starts[0], number, number, number, key)
+    _cost(short)
 
 
 @eqx.filter_jit

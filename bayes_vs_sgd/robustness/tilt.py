@@ -57,6 +57,7 @@ class Tilt(Path):
     stiffness: Array
     first_step: ClassVar[float] = 0.1
     least: ClassVar[float] = -690.0  # 1e-300: less is no floating-point number
+    nearly: ClassVar[float] = 0.5  # weights are 0 or 1 at the end, whatever it takes to get there
 
     @property
     def target(self) -> Posterior:
