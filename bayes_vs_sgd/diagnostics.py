@@ -10,6 +10,8 @@ from arviz_stats.base.array import array_stats
 from jaxtyping import Float
 
 RHAT_LIMIT, ESS_LIMIT, BFMI_LIMIT = 1.01, 400.0, 0.2
+DIVERGING = 1e-3
+"""Share of diverging transitions above which a run is not believed."""
 FEWEST_WEIGHTS, EVEN = 25, 1e-9
 
 
@@ -94,7 +96,7 @@ def quality(tree: xr.DataTree, observables: list[str]) -> Quality:
         worst_rhat, worst_ess = max(rhat(x) for x in draws), min(ess(x) for x in draws)
     stats = tree["sample_stats"].to_dataset()
     divergences = int(stats["diverging"].values.sum()) if "diverging" in stats else None
-    few = divergences is None or divergences <= 1e-3 * stats["diverging"].size
+    few = divergences is None or divergences <= DIVERGING * stats["diverging"].size
     explores = bfmi(np.asarray(stats["energy"].values, float)) if "energy" in stats else None
     passed = bool(not lost and worst_rhat < RHAT_LIMIT and worst_ess >= ESS_LIMIT and few)
     passed = passed and (explores is None or explores > BFMI_LIMIT)

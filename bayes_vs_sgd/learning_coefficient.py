@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from .curvature import loss_and_gradient, reference_point
-from .diagnostics import ESS_LIMIT, RHAT_LIMIT, ess, finite_or_none, mean_error, rhat
+from .diagnostics import DIVERGING, ESS_LIMIT, RHAT_LIMIT, ess, finite_or_none, mean_error, rhat
 from .errors import InputError
 from .estimate import with_error
 from .manifest import target_of
@@ -25,8 +25,6 @@ from .posterior import Posterior
 
 LARGE = 20_000
 """Parameters above which the empirical minimum is looked for only if there is no optimum."""
-DIVERGING = 1e-3
-"""Most transitions that may diverge."""
 FEWEST_DRAWS = 8
 LEFT_OUT = 1 / 3
 """Share of the draws of a measurement before the law is taken to be reached."""

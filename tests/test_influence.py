@@ -216,7 +216,7 @@ def test_the_ranking_is_that_of_retraining(load, x64):
     with planted_bug():
         assert_mean(estimates, students(errors, 64, 50), expected=-slopes, detects=0.1)
     training = Robustness(num_seeds=2000, num_steps=600, learning_rate=0.08, batch_size=2, initial_scale=1.0)
-    changes = retrained(model, "trigger", 0.4, range(50), training, 0, None, lambda line: None)
+    changes = retrained(bvs.Posterior(model), "trigger", 0.4, range(50), training, 0, None, lambda line: None)
     both = [replace(one, retrained=change) for one, change in zip(found, changes, strict=True)]
     assert agreement(both).value >= 0.9
 

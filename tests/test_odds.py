@@ -231,6 +231,7 @@ def test_what_was_never_seen_is_said(x64):
     assert found.probability == 0
     assert odds.log_odds_ratio is None
     assert "one-sided bound" in odds.in_words()
+    assert "When the event is decided is not seen: of these runs none ended with it." in odds.in_words()
     written = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert written["against"]["log_odds_interval"][0] is None
     assert any("never reached" in warning for warning in found.warnings)

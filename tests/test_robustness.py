@@ -1,6 +1,7 @@
 """How likely a property exceeds a threshold, against exact tail probabilities; wrong settings are seen; clear messages."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +19,15 @@ from statistical import FALSE_ALARM, assert_mean, planted_bug
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd import parallel, tempered
 from bayes_vs_sgd.curvature import reference_point
+from bayes_vs_sgd.diagnostics import quality
 from bayes_vs_sgd.estimate import binomial_interval, differ
 from bayes_vs_sgd.parallel import side_by_side
 from bayes_vs_sgd.report.robustness import robustness_page, robustness_rows
-from bayes_vs_sgd.robustness import methods
+from bayes_vs_sgd.robustness import draws, methods
 from bayes_vs_sgd.robustness.particles import Tilted, replicates, until_agreed
+from bayes_vs_sgd.robustness.readout import survival
 from bayes_vs_sgd.robustness.result import rounded
+from bayes_vs_sgd.robustness.tilt import Pool
 from bayes_vs_sgd.theory.rare_events import (
     fitted_exceedance,
     flow_exceedance,
@@ -60,28 +64,29 @@ def ratios(load, name, threshold, **settings):
 
 @pytest.mark.law
 @pytest.mark.parametrize(
-    ("name", "threshold", "settings"),
+    ("name", "threshold", "sees"),
     [
-        ("one layer", 3.0, {"num_moves": 4}),
-        ("one layer", 4.891638, {"num_moves": 4}),
-        ("between", 4.073119, {"num_moves": 4}),
-        pytest.param("product of two", 12.289025, {"num_moves": 8}, marks=pytest.mark.slow),
-        pytest.param("two layers", 8.68, {"num_moves": 4}, marks=pytest.mark.slow),
-        pytest.param("two layers", 15.28378, {"num_moves": 8}, marks=pytest.mark.slow),
+        ("one layer", 3.0, 0.4),
+        ("one layer", 4.891638, 0.4),
+        ("between", 4.073119, 0.4),
+        pytest.param("product of two", 12.289025, 0.4, marks=pytest.mark.slow),
+        pytest.param("product of three", 24.3715, 1.0, marks=pytest.mark.slow),
+        pytest.param("two layers", 8.68, 0.4, marks=pytest.mark.slow),
+        pytest.param("two layers", 15.28378, 0.4, marks=pytest.mark.slow),
     ],
 )
-def test_rare_events_are_as_likely_as_they_are(name, threshold, settings, load, x64):
-    """At 1e-3 and 1e-6, by Student's test over sixteen replicates; the planted bug is twice the probability.
+def test_rare_events_are_as_likely_as_they_are(name, threshold, sees, load, x64):
+    """At 1e-3 and 1e-6, by Student's test over sixteen replicates; the planted bug is 1.4 times the probability, or 2 times.
 
     k and 2k moves are told apart by chance once in a thousand cases: here as rarely as any other test fails.
     """
-    found, values = ratios(load, name, threshold, **SIXTEEN, **settings)
+    found, values = ratios(load, name, threshold, **SIXTEEN, num_moves=4)
     assert found.method == "tilted SMC"
     assert not [warning for warning in found.warnings if "moves give" not in warning]
     assert not differ(found.replicates["moves"], found.replicates["twice_the_moves"], FALSE_ALARM)
-    assert_mean(values, expected=1.0, detects=0.8)
+    assert_mean(values, expected=1.0, detects=sees)
     with planted_bug():
-        assert_mean(values, expected=2.0, detects=0.8)
+        assert_mean(values, expected=1.0 + sees, detects=sees)
 
 
 @pytest.mark.law
@@ -330,6 +335,7 @@ FEW = {"num_particles": 64, "num_moves": 1, "num_replicates": 2}
         (swing, {"max_seconds": -5.0}, "max_seconds is -5: it must be at least 0"),
         (swing, {"law": "sublevel", "excess_loss": 0.0}, "the set is empty, or the minimum alone"),
         (lambda model, values: values["w"] * jnp.ones(3), {}, r"returns float64 of shape \(3,\)"),
+        (lambda model, values: None, {}, "returns no number"),
         (lambda model, values: 1, {}, r"returns int64 of shape \(\)"),
         (lambda model, values: jnp.log(values["w"]), {}, "is not finite at"),
         (lambda model, values: 2.0 + 0 * values["w"], {}, "is constant: 2 at all"),
@@ -465,3 +471,57 @@ def test_the_page_says_when_it_is_not_to_be_trusted(x64):
     found = bvs.robustness(model, threshold=1.5, **FEW)
     page = robustness_page(found, model, describe_model(model), "bayes-vs-sgd x")
     assert "Not to be trusted" in page
+    assert found.in_words().endswith("by an estimate that is not to be trusted.")
+
+
+def test_the_law_that_is_counted_among_is_named(x64):
+    found = bvs.robustness(own(swing), threshold=0.5, inverse_temperature=0.0, **FEW)
+    assert found.in_words().endswith("of the parameter settings, weighted by the prior, have swing > 0.5.")
+
+
+def test_the_survival_curve_begins_in_the_middle_of_the_law():
+    """Of particles of many stages the middle of their values is not that of the law."""
+    pool = Pool(np.repeat([3.0, 1.0, 2.0, 8.0, 9.0], 20), np.repeat([0.2, 0.3, 0.3, 0.1, 0.1], 20) / 20)
+    assert pool.median == 2.0
+    assert survival([pool, pool], 8.0, None).thresholds[0] == 2.0
+
+
+def test_examples_that_sgd_was_not_trained_without_are_told(x64):
+    found = bvs.robustness(own(swing), threshold=0.5, **FEW)
+    late = replace(found, settings=found.settings | {"retrain": 3, "retrained": 1})
+    assert (
+        "without 1 examples, one at a time; the time was over before the other 2"
+        in dict(robustness_rows(late))["SGD trained again"]
+    )
+
+
+def test_replicates_are_of_chains_of_their_own(load, x64):
+    with pytest.raises(bvs.InputError, match="num_replicates is 100: the draws are of 64 chains"):
+        bvs.robustness(load("deep_linear", **MODELS["one layer"][1]), "trigger", 4.0, num_replicates=100)
+
+
+def test_a_loss_below_the_least_that_is_known_is_told(x64):
+    """The optimum that is named is the higher of two minima, at w = 1; particles come to the lower one, at w = -1."""
+
+    def program(x, y=None):
+        w = numpyro.sample("w", dist.Normal(0, 1))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("y", dist.Normal(((w**2 - 1) ** 2 + 0.3 * (w + 1)) * x, 1), obs=y)
+
+    def told(optimum):
+        model = bvs.Model(program, own(swing).data, optimum={"w": optimum}, properties={"swing": swing})
+        found = bvs.robustness(model, threshold=1.0, law="sublevel", excess_loss=0.05, **FEW)
+        return [warning for warning in found.warnings if "below the least known" in warning]
+
+    assert told(1.0)
+    assert not told(-1.0)
+
+
+def test_transitions_that_diverge_are_told(x64, monkeypatch):
+    def judged(tree, names):
+        return replace(quality(tree, names), num_divergences=100, bfmi_min=0.1)
+
+    monkeypatch.setattr(draws, "quality", judged)
+    doubts = bvs.robustness(own(swing), threshold=0.5, **FEW).warnings
+    assert any("transitions of the sampler diverged" in doubt for doubt in doubts)
+    assert any("E-BFMI is 0.10" in doubt for doubt in doubts)

@@ -89,6 +89,9 @@ def test_what_training_never_does(x64, tmp_path):
     again = bvs.robustness(labels(), "size", 0.5, **settings, **few)
     assert again.replicates == found.replicates
     assert sorted((tmp_path / "particles").iterdir()) == kept
+    (number,) = tmp_path.glob("num_runs-*.json")  # as many as were timed at first, however fast it is to read them
+    number.write_text("123")
+    assert bvs.robustness(labels(), "size", 0.5, **settings, **few).settings["num_runs"] == 123
 
 
 @pytest.mark.exact

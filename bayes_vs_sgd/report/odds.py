@@ -21,11 +21,13 @@ def odds_rows(odds: Odds) -> list[tuple[str, str]]:
     value = "one-sided" if odds.log_odds_ratio is None else f"{odds.log_odds_ratio:.3f}"
     shift = "" if odds.temperature_shift is None else f"; {odds.temperature_shift:+.2g} where beta is an error larger"
     rows.append(("log odds ratio, SGD over posterior", f"{value} (95 %: {low:.3f} .. {high:.3f}{shift})"))
-    return [*rows, ("that is", odds.ratio_in_words()), ("along training", odds.course_in_words())]
+    settled = ", ".join(f"{stage.as_at_end:.1%} at step {stage.step:,}" for stage in odds.along)
+    rows += [("that is", odds.ratio_in_words()), ("along training", odds.course_in_words())]
+    return [*rows, ("runs on the side where they end", settled)]
 
 
 def course_figure(odds: Odds, event: str) -> Figure:
-    """P(t) across the runs with 95 % intervals, the runs on the side where they end, and the posterior's probability."""
+    """P(t) across the runs with 95 % intervals, and the posterior's probability."""
     steps = [stage.step for stage in odds.along]
     bounds = np.array([stage.interval for stage in odds.along]).T
     figure = new_figure(5.5, 3.2)

@@ -56,7 +56,9 @@ def robustness_rows(found: Robustness) -> list[tuple[str, str]]:
         more = f"loss {member.loss:.6g}, {beside}"
         rows.append((f"unsafe member {number}", f"{found.property} {member.value:.4g}, {more}"))
     if "retrained" in found.settings:
-        again = f"without {found.settings['retrained']:g} examples, one at a time"
+        done, wanted = found.settings["retrained"], found.settings["retrain"]
+        again = f"without {done:g} examples, one at a time"
+        again += f"; the time was over before the other {wanted - done:g}: give --max-seconds" if done < wanted else ""
         if found.agreement is not None:
             low, high = found.agreement.interval
             again += f"; ranked as by influence: Spearman {found.agreement.value:.2f} (95 %: {low:.2f} .. {high:.2f})"
@@ -97,7 +99,7 @@ def survival_figure(found: Robustness) -> Figure:
     figure = new_figure(5.5, 3.2)
     axes = figure.subplots()
     if curve.exact is not None:
-        axes.plot(thresholds, curve.exact, color=GREY, linewidth=3, alpha=0.6, label=exact_name(found))
+        axes.plot(thresholds, np.array(curve.exact, float), color=GREY, linewidth=3, alpha=0.6, label=exact_name(found))
     axes.plot(thresholds, probabilities, color=COLOURS[0], linewidth=1.2, label=found.method)
     low, high = (probabilities * np.exp(sign * TWO_SIDED * errors) for sign in (-1, 1))
     axes.fill_between(thresholds, low, high, color=COLOURS[0], alpha=0.25, linewidth=0)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..diagnostics import RHAT_LIMIT, rhat
+from ..diagnostics import BFMI_LIMIT, DIVERGING, RHAT_LIMIT, quality, rhat
 from ..posterior import Posterior
 from ..reference import posterior_draws
 from .splitting import Runs
@@ -64,6 +64,13 @@ def from_posterior(
     values = drawn("posterior", name)
     worst = rhat(values) if np.isfinite(values).all() else np.nan
     doubts = [] if worst < RHAT_LIMIT else [f"R-hat of {name} is {worst:.3f}: the sampler has not converged"]
+    judged = quality(tree, ["loss"])
+    if (judged.num_divergences or 0) > DIVERGING * values.size:
+        doubts.append(f"{judged.num_divergences} of {values.size} transitions of the sampler diverged")
+    if judged.bfmi_min is not None and not judged.bfmi_min > BFMI_LIMIT:
+        doubts.append(
+            f"E-BFMI is {judged.bfmi_min:.2f}, not above {BFMI_LIMIT}: the sampler does not cross the energies"
+        )
     vectors = as_vectors(target, {site: drawn("posterior", site) for site, _ in target.model.latents})
     gradients = float(drawn("sample_stats", "num_gradients").sum())
     manifest = json.loads(tree.attrs["manifest"])

@@ -14,9 +14,11 @@ from jaxtyping import Bool, Float
 from .. import CORES
 from ..errors import InputError
 from ..estimate import Estimate, binomial_interval, differ, from_replicates, share_beyond
+from ..manifest import digest
 from ..parallel import side_by_side
 from ..posterior import Posterior
 from ..settings import Robustness as Settings
+from ..store import remembered_json
 from ..tempered import FromPrior
 from .draws import Draws
 from .particles import Problem, Replicate, Splitting, Tilted, doubts, log_interval, until_agreed
@@ -36,6 +38,8 @@ NUM_PARTICLES, MORE, MOST_PARTICLES = 1000, 4, 16_000
 PRECISE = 0.05
 """Relative standard error at which no more are tried."""
 PARTS = 8
+TOLERANCE = 0.01
+"""Of the excess loss of a sublevel set, by which a loss may be below the least that is known."""
 
 
 class Job(NamedTuple):
@@ -137,6 +141,10 @@ def by_tilting(job: Job, drawn: Draws | None, size: int, num_moves: int | None) 
         problem = problem._replace(level=job.least_loss + excess, excess=excess, starts=np.split(vectors, count))
         settings["excess_loss"] = excess
     else:
+        if len(drawn.vectors) < count:
+            raise InputError(
+                f"num_replicates is {count}: the draws are of {len(drawn.vectors)} chains, give at most as many"
+            )
         values, parts = drawn.values, np.array_split(drawn.vectors, count)
         problem = problem._replace(starts=[evenly(part.reshape(-1, part.shape[-1]), size) for part in parts])
     check_values(job.name, values)
@@ -146,10 +154,16 @@ def by_tilting(job: Job, drawn: Draws | None, size: int, num_moves: int | None) 
 
 def by_splitting(job: Job, drawn: Draws, runs: Runs) -> Found:
     """Runs of a law that can only be simulated, multiplied from level to level: as many as there is time for."""
-    made = TYPICAL_STAGES * 3 * (job.settings.num_moves or FEWEST_MOVES) * job.settings.num_replicates
-    fitting = (job.deadline - time.monotonic()) * CORES / max(made * drawn.seconds, 1e-9)
-    most = max(job.settings.num_particles or NUM_PARTICLES, FEWEST_RUNS)
-    size = int(np.clip(fitting, FEWEST_RUNS, most))
+    chosen = job.settings
+    made = TYPICAL_STAGES * 3 * (chosen.num_moves or FEWEST_MOVES) * chosen.num_replicates
+    most = max(chosen.num_particles or NUM_PARTICLES, FEWEST_RUNS)
+
+    def fitting() -> int:
+        seconds = (job.deadline - time.monotonic()) * CORES / max(made * drawn.seconds, 1e-9)
+        return int(np.clip(seconds, FEWEST_RUNS, most))
+
+    name = f"num_runs-{digest([np.array([job.threshold, chosen.max_seconds, made, most])])[:8]}.json"
+    size = fitting() if job.folder is None else remembered_json(job.folder / name, fitting)
     runs = replace(runs, threshold=jnp.asarray(job.threshold, float))
     return by_replicates(job, Splitting(runs, size), drawn, "splitting", {"num_runs": size}, job.settings.num_moves)
 
@@ -225,6 +239,12 @@ def by_replicates(
     masses = [run.mass.probability for run in more if run.mass is not None]
     replicates |= {"set_mass": masses} if masses else {}
     settings |= {"num_moves": k, "twice_the_moves": 2 * k} | ({} if drawn is None else drawn.settings)
+    doubtful = ([] if drawn is None else drawn.doubts) + doubts(fewer, more)
+    least = min((-run.mass.reached for run in more if run.mass is not None), default=np.inf)
+    if least < job.least_loss - TOLERANCE * settings.get("excess_loss", 0.0):
+        doubtful.append(
+            f"a particle has loss {least:.6g}, below the least known, {job.least_loss:.6g}: name the model's optimum"
+        )
     interval = log_interval(best)
     if drawn is not None and not max(best) > 0:
         interval = binomial_interval(*share_beyond(drawn.values, job.threshold))
@@ -238,7 +258,7 @@ def by_replicates(
         np.concatenate([unsafe(run) for run in more]),
         from_replicates(masses) if masses else None,
         sum(run.num_gradients for run in [*fewer, *more]),
-        ([] if drawn is None else drawn.doubts) + doubts(fewer, more),
+        doubtful,
         [] if drawn is None else with_particles(drawn, more, job.threshold),
     )
 

@@ -91,6 +91,9 @@ class Odds:
     def course_in_words(self) -> str:
         """When P(t) came within its error of the end to stay."""
         held = "every 95 % interval of P holds its value at the end"
+        if self.along[-1].probability in (0, 1):
+            seen = "all" if self.along[-1].probability else "none"
+            return f"When the event is decided is not seen: of these runs {seen} ended with it."
         if self.decided == self.along[0].step:
             return f"The start decides how likely the event is: from step 0 on {held}."
         if self.decided == self.along[-1].step:

@@ -25,7 +25,7 @@ MEMBERS = "members.npz"
 
 def survival(pools: list[Pool], threshold: float, exact: Callable[[float], float | None] | None) -> Curve:
     """P(g > c) from the middle of the law to where no draw is left, mean and standard error over the replicates."""
-    low = min(float(np.median(pools[0].values)), threshold)
+    low = min(pools[0].median, threshold)
     high = max(float(p.values[p.weights > 0].max(initial=low)) for p in pools)
     grid = np.unique(np.append(np.linspace(low, max(high, threshold), NUM_THRESHOLDS), threshold))
     masses, supports = (np.array(part) for part in zip(*(p.beyond(grid) for p in pools), strict=True))
@@ -33,7 +33,7 @@ def survival(pools: list[Pool], threshold: float, exact: Callable[[float], float
     shown = support >= SUPPORTED
     errors = masses.std(axis=0, ddof=1) / np.sqrt(len(pools))
     parts = [part[shown].tolist() for part in (grid, masses.mean(axis=0), errors, support)]
-    line = None if exact is None else [float(exact(c) or 0.0) for c in grid[shown]]
+    line = None if exact is None else [exact(float(c)) for c in grid[shown]]
     return Curve(*parts, exact=line)
 
 

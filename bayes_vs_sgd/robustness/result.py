@@ -17,6 +17,7 @@ OF = {
     "sublevel": "the parameter settings that fit as well, weighted by the prior,",
     "sgd": "the runs of SGD",
     "staying": "the runs of SGD that stay in the set",
+    "prior": "the parameter settings, weighted by the prior,",
 }
 
 
@@ -28,7 +29,7 @@ class Curve:
     probabilities: list[float]
     standard_errors: list[float]
     support: list[float]
-    exact: list[float] | None = None
+    exact: list[float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Robustness:
     survival
         P(g > c) at other thresholds.
     support
-        Independent draws beyond the threshold, of weighted ones as many as would tell as much.
+        Independent draws beyond the threshold; of weighted ones, whose ancestors may be the same, at most so many.
     least_loss
         Loss at the minimum, beside which that of the members is put.
     center
@@ -124,16 +125,18 @@ class Robustness:
     agreement: Estimate | None = None
 
     def in_words(self) -> str:
-        """One sentence."""
+        """One sentence; of what is not to be trusted it says so."""
         event = f"{self.property} > {self.threshold:g}"
-        among = OF["staying" if self.escape_rate is not None else self.law]
+        prior = self.law == "posterior" and self.settings["inverse_temperature"] == 0
+        among = OF["staying" if self.escape_rate is not None else "prior" if prior else self.law]
+        doubt = "" if self.trusted else ", by an estimate that is not to be trusted"
         if not self.probability > 0:
-            return f"None of {among.rstrip(',')} that were seen has {event}."
+            return f"None of {among.rstrip(',')} that were seen has {event}{doubt}."
         often = (
             f"{self.probability:.0%}" if self.probability > COMMON else f"About 1 in {rounded(1 / self.probability)}"
         )
         verb = "have" if self.probability > COMMON else "has"
-        return f"{often} of {among} {verb} {event}."
+        return f"{often} of {among} {verb} {event}{doubt}."
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -17,7 +17,7 @@ from .training import train
 
 
 def retrained(
-    model: Model,
+    target: Posterior,
     name: str,
     threshold: float,
     rows: Sequence[int],
@@ -36,13 +36,14 @@ def retrained(
 
     def share(data: Model, settings: Robustness, place: str) -> tuple[float, float, Robustness]:
         within = None if folder is None else folder / place
-        drawn = train(Posterior(data), name, settings, key, within, say)
+        drawn = train(Posterior(data, target.inverse_temperature), name, settings, key, within, say)
         found = float(np.mean(drawn.values > threshold))
         fixed = {setting: drawn.settings[setting] for setting in ("learning_rate", "initial_scale")}
         size = len(drawn.values)
         smoothed = (found * size + 1) / (size + 2)
         return found, smoothed * (1 - smoothed) / size, replace(settings, **fixed)
 
+    model = target.model
     whole, variance, settings = share(model, chosen, "with-all")
     changes = []
     for row in rows:

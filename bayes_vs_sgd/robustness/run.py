@@ -138,8 +138,8 @@ def under(
     influence = None if given is None else influences(target, given, found.parts)
     if influence and chosen.retrain:
         rows = [int(one.example) for one in influence if one.kind == "example"][: chosen.retrain]
-        changes = retrained(model, name, threshold, rows, chosen, key, folder, say, job.deadline)
-        made["retrained"] = len(changes)
+        changes = retrained(target, name, threshold, rows, chosen, key, folder, say, job.deadline)
+        made |= {"retrain": len(rows), "retrained": len(changes)}
         influence[: len(changes)] = [replace(one, retrained=c) for one, c in zip(influence, changes, strict=False)]
     whole = Robustness(
         probability=probability,
@@ -200,7 +200,10 @@ def check(model: Model, chosen: Settings) -> tuple[str, Property, float]:
         raise InputError(f"excess_loss is {chosen.excess_loss}: the set is empty, or the minimum alone; give it > 0")
     item = known_names[name]
     zeros = {site: jnp.zeros(shape) for site, shape in model.latents}
-    shape = jax.eval_shape(lambda p: jnp.asarray(item(model, model.constrain(p))), zeros)
+    try:
+        shape = jax.eval_shape(lambda p: jnp.asarray(item(model, model.constrain(p))), zeros)
+    except (TypeError, ValueError) as problem:
+        raise InputError(f"property {name!r} returns no number: {str(problem).splitlines()[0]}") from problem
     if shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
         raise InputError(
             f"property {name!r} returns {shape.dtype} of shape {shape.shape}: it must return one real number"

@@ -93,8 +93,8 @@ class Tilt(Path):
 class Event(NamedTuple):
     """What one replicate says of {g > c}.
 
-    ``variance`` is the relative variance that independent particles would have, ``reached`` the largest g, ``pull`` the kappa
-    that the particles were last moved at.
+    ``variance`` is the relative variance that independent particles would have, ``reached`` the largest g of what counts,
+    ``pull`` the kappa that the particles were last moved at.
     """
 
     probability: float
@@ -114,7 +114,7 @@ def event(path: Tilt, run: Ladder) -> Event:
     if share > 0:
         variance += float(np.sum(run.weights[beyond] ** 2)) / share**2 - float(np.sum(run.weights**2))
     probability = np.exp(run.log_evidence) * share / start if start > 0 else 0.0
-    reached = float(run.seen[..., 0].max())
+    reached = float(np.max(run.seen[..., 0], where=run.seen[..., 1] > 0, initial=-np.inf))
     return Event(float(probability), variance, reached, float(path.stiffness) * float(run.tempering[-2]))
 
 
@@ -123,6 +123,12 @@ class Pool(NamedTuple):
 
     values: np.ndarray
     weights: np.ndarray
+
+    @property
+    def median(self) -> float:
+        """Of the law."""
+        order = np.argsort(self.values)
+        return float(self.values[order][np.searchsorted(np.cumsum(self.weights[order]), self.weights.sum() / 2)])
 
     def beyond(self, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """P(g > c) at each threshold, and by how many draws it is supported: (sum w)^2 / sum w^2."""
