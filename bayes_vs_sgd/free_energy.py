@@ -222,11 +222,12 @@ def _from_ladders(target: Posterior, runs: list[Ladder]) -> dict[str, Any]:
     at_optimum = minimum.loss if optimum is None else float(model.loss(optimum))
     source = "the empirical minimum by L-BFGS" if optimum is None else "the model's optimum"
     found: dict[str, Any] = {"baseline": {"value": at_optimum, "source": f"loss at {source}"}}
+    local = float(target.localization) > 0  # its energy is not n L alone
     noisy = n * beta * (at_optimum - minimum.loss) > FITTED
     most = min(n / np.log(n) if noisy else np.inf, n * beta)
     fits = [learning_coefficient_and_multiplicity(run, beta, n, n * at_optimum, most) for run in runs]
     found |= {"learning_coefficient": None, "multiplicity": None, "asymptotic_log_evidence": None, "fitted_up_to": most}
-    if float(target.localization) == 0 and None not in fits:
+    if not local and None not in fits:
         value, multiplicity, change, other_change = np.array(fits, float).T
         fitted = {
             "learning_coefficient": from_replicates(value, float(np.mean(change))),
@@ -238,7 +239,7 @@ def _from_ladders(target: Posterior, runs: list[Ladder]) -> dict[str, Any]:
         asymptotic = precision * at_optimum + lambda_ * np.log(precision) - (m - 1) * np.log(np.log(precision))
         found["asymptotic_log_evidence"] = -float(asymptotic)
     at = 1 / np.log(n) / beta if n > 2 else np.inf
-    wbic = [mean_loss_at(run, at, beta) for run in runs] if at <= 1 else None
+    wbic = [mean_loss_at(run, at, beta) for run in runs] if at <= 1 and not local else None
     found["wbic"] = None if wbic is None else from_replicates(wbic)
     parts = [_at_the_end(target, run, optimum, at_optimum) for run in runs]
     errors = {"held_out": float(np.mean([part.pop("held_out_error", 0.0) for part in parts]))}  # over the examples

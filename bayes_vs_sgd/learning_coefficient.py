@@ -43,7 +43,8 @@ class LearningCoefficient:
     Parameters
     ----------
     value, standard_error, interval
-        Monte Carlo error alone; the 95 % interval is wider by the transient and by the discretisation error.
+        Monte Carlo error alone; the 95 % interval is wider by the transient and by the
+        discretisation error; infinite where nothing is known of the transient.
     rhat, ess
         The worse of n beta L and of the scale of the weights.
     baseline, other_baseline
@@ -103,13 +104,16 @@ class Chains:
     num_gradients: float = 0.0
     step_sizes: np.ndarray | None = None
     """Of each chain, where they differ."""
+    lost_step_sizes: np.ndarray | None = None
+    """Of each chain that is lost."""
     relaxations: float | None = None
     """How many relaxation times of the prior, the slowest of the law, the run has taken; None: not known."""
 
     def rung(self, step_size: float) -> "Chains":
         """Chains of one step size."""
-        chosen = self.step_sizes == step_size
-        return replace(self, excess=self.excess[chosen], size=self.size[chosen], step_sizes=None)
+        chosen, lost = self.step_sizes == step_size, self.lost_step_sizes
+        lost = 0 if lost is None else int(np.sum(lost == step_size))
+        return replace(self, excess=self.excess[chosen], size=self.size[chosen], step_sizes=None, num_lost=lost)
 
     @cached_property
     def estimate(self) -> tuple[float, float]:
@@ -209,8 +213,7 @@ def learning_coefficient(
     if settings:
         raise InputError(f"{', '.join(settings)}: a run has its settings already; give a model to choose them")
     target = target_of(run) if target is None else target
-    if not np.all(np.asarray(target.scale) > 0):
-        raise InputError("n beta is 0: the law is the prior, which knows of no loss; give an inverse temperature > 0")
+    check_scale(target)
     known, name = baselines(target, baseline)
     chains = read_chains(run, target, known[name]["value"])
     made = json.loads(run.attrs["manifest"])["dynamics"]
@@ -226,6 +229,12 @@ def learning_coefficient(
     if run.attrs["stopped"] != "finished":
         doubts.append(f"the run was stopped early ({run.attrs['stopped']})")
     return summarise(chains, target, known, name, doubts, seconds, 0.0 if law == "exact" else None)
+
+
+def check_scale(target: Posterior) -> None:
+    """Refuse the prior."""
+    if not np.all(np.asarray(target.scale) > 0):
+        raise InputError("n beta is 0: the law is the prior, which knows of no loss; give an inverse temperature > 0")
 
 
 def summarise(
@@ -256,7 +265,8 @@ def summarise(
         "baseline": None if other is None else moved,
     }
     budget |= more.pop("error_budget", {})
-    wider = (discretisation or 0.0) + (budget["transient"] or 0.0)
+    transient = np.inf if chains.transient is None else chains.transient
+    wider = (discretisation or 0.0) + transient
     return LearningCoefficient(
         value=value,
         standard_error=error,
@@ -323,8 +333,8 @@ def read_chains(tree: xr.DataTree, target: Posterior, baseline: float, left_out:
     gradients = float(stats_group["num_gradients"].values.sum())
     excess = scale * (draws["loss"] - baseline)
     steps = tree["posterior"].to_dataset().coords.get("step_time")
-    steps = None if steps is None else np.asarray(steps)[kept]
-    return Chains(excess, draws.get("squared_norm", excess), int((~kept).sum()), diverging, gradients, steps)
+    each, lost = (None, None) if steps is None else (np.asarray(steps)[rows] for rows in (kept, ~kept))
+    return Chains(excess, draws.get("squared_norm", excess), int((~kept).sum()), diverging, gradients, each, lost)
 
 
 def _recorded(tree: xr.DataTree) -> list[str]:

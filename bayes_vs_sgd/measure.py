@@ -24,7 +24,16 @@ from .diagnostics import mean_error
 from .dynamics import Dynamics
 from .errors import InputError, nearest
 from .estimate import with_error
-from .learning_coefficient import ALONE, LEFT_OUT, Chains, LearningCoefficient, baselines, read_chains, summarise
+from .learning_coefficient import (
+    ALONE,
+    LEFT_OUT,
+    Chains,
+    LearningCoefficient,
+    baselines,
+    check_scale,
+    read_chains,
+    summarise,
+)
 from .model import Model
 from .pilot import OBSERVED
 from .posterior import Posterior
@@ -42,6 +51,8 @@ FIRST_SHARE = 0.6
 """Share of the time that the first of two samplers has."""
 APART = 3.0
 """Standard errors by which two samplers may differ."""
+VAGUE = 0.1
+"""Relative standard error of the second above which it confirms nothing."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +162,12 @@ def _check(target: Posterior, settings: LLC) -> None:
         raise InputError(f"num_draws is {settings.num_draws}: it must be at least {FEWEST}")
     if settings.sampler not in SAMPLERS:
         raise InputError(f"unknown sampler {settings.sampler!r}: {nearest(settings.sampler, SAMPLERS)}")
-    if settings.batch_size is not None and settings.sampler not in SAMPLERS[SAMPLERS.index("sgld") :]:
-        raise InputError(f"batch_size is for the stochastic-gradient samplers, not for {settings.sampler!r}")
+    for name in ("batch_size", "step_size"):
+        if getattr(settings, name) is not None and settings.sampler not in SAMPLERS[SAMPLERS.index("sgld") :]:
+            raise InputError(f"{name} is for the stochastic-gradient samplers, not for {settings.sampler!r}")
     if target.inverse_temperature.ndim:
         raise InputError("a measurement has one inverse temperature")
+    check_scale(target)
 
 
 @contextlib.contextmanager
@@ -243,7 +256,7 @@ def _estimate(
         errors.append(part.estimate[1])
         doubts += [f"step size {step:.2g}: {doubt}" for doubt in part.doubts()]
     if len(rungs) < len(LINEAR):
-        doubts.append("every chain of the largest step size was lost")
+        doubts.append(f"every chain of {len(LINEAR) - len(rungs)} of {len(LINEAR)} step sizes was lost")
     made = sampler_of(tree)
     order = bias_order(made["dynamics"], made["batch_size"])
     estimate, left = extrapolate(rungs**order, np.array(values), np.array(errors))
@@ -265,11 +278,12 @@ def _delocalised(
     dynamics, more = choose(loose, job.settings, job.key, job.seconds_left, job.folder)
     try:
         other = _run(job, loose, dynamics, job.settings.num_draws, "looser", **more)
-    except InputError:
-        other = None
-    if other is None or other["posterior"].sizes["draw"] < FEWEST:
+        found = _estimate(other, loose, baseline) if other["posterior"].sizes["draw"] >= FEWEST else None
+    except InputError:  # no draw in time, or every chain lost
+        found = None
+    if found is None:
         return None, ["no time was left to see what the localisation does: give --max-seconds"]
-    _, (value, error), _, _ = _estimate(other, loose, baseline)
+    _, (value, error), _, _ = found
     change = value - here[0]
     doubts = []
     if abs(change) > APART * np.hypot(error, here[1]) and abs(change) > job.settings.precision * abs(here[0]):
@@ -294,12 +308,21 @@ def _second(
         return None, [f"{ALONE}: the second was not asked"]
     if job.target.model.num_parameters > MOST_TEMPERED:
         return None, [f"{ALONE}: above {MOST_TEMPERED} parameters no second one is asked"]
-    found, doubts = by_tempering(job.target, job.key, baseline, folder=job.folder / "particles", quiet=not job.progress)
+    place, longest = job.folder / "particles", job.settings.max_seconds
+    found, doubts = by_tempering(
+        job.target, job.key, baseline, folder=place, quiet=not job.progress, max_seconds=longest
+    )
+    if not found:
+        return None, doubts
     size = np.log(chains.size)
     pairs = {
         "n beta L": (found["value"], first),
         "the log squared norm": (found["log_squared_norm"], (float(size.mean()), mean_error(size, False))),
     }
+    if found["value"].standard_error > VAGUE * abs(first[0]):
+        doubts.append(
+            f"tempered particles give {found['value']} for n beta L: too wide to confirm it; give --max-seconds"
+        )
     for what, (other, (value, error)) in pairs.items():
         if not abs(other.value - value) <= APART * np.hypot(other.standard_error, error):
             doubts.append(f"tempered particles give {other} for {what}, the chains {with_error(value, error)}")

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from .estimate import Estimate, from_replicates
+from .parallel import side_by_side
 from .posterior import Posterior
 from .settings import LLC
 from .tempered import REMEMBERED, FromPrior, at_particles, enough_moves, tempered
@@ -29,8 +30,13 @@ def by_tempering(
     num_replicates: int = 4,
     folder: Path | None = None,
     quiet: bool = True,
+    max_seconds: float = np.inf,
 ) -> tuple[dict[str, Estimate], list[str]]:
-    """N beta (E[L] - L*) and the mean log squared norm by particles from the prior, with reasons not to believe them."""
+    """N beta (E[L] - L*) and the mean log squared norm by particles from the prior, with reasons not to believe them.
+
+    Nothing where a trial of how many moves are enough would take longer than ``max_seconds``; replicates are made whatever they
+    take.
+    """
 
     def say(line: str) -> None:
         if not quiet:
@@ -38,11 +44,16 @@ def by_tempering(
 
     seed = jax.random.key(key)
     path = FromPrior(target)
-    num_moves = 2 * enough_moves(path, num_particles, 0.8, jax.random.fold_in(seed, 2), folder, say)
-    runs = []
-    for index, replicate in enumerate(jax.random.split(jax.random.fold_in(seed, 3), num_replicates)):
-        say(f"tempered particles: replicate {index + 1} of {num_replicates}")
-        runs.append(tempered(path, replicate, num_particles, num_moves, 0.8, folder))
+    num_moves = 2 * enough_moves(path, num_particles, 0.8, jax.random.fold_in(seed, 2), folder, say, max_seconds)
+    if not num_moves:
+        return {}, [
+            f"tempered particles, the second sampler, do not mix within {max_seconds:.0f} s: give --max-seconds"
+        ]
+    say(f"tempered particles: {num_replicates} replicates")
+    keys = jax.random.split(jax.random.fold_in(seed, 3), num_replicates)
+    runs = side_by_side(
+        lambda index: tempered(path, keys[index], num_particles, num_moves, 0.8, folder), num_replicates
+    )
     values, sizes = [], []
     for run in runs:
         losses, norms = (at_particles(target, run.particles, name) for name in ("loss", "squared_norm"))
@@ -50,4 +61,5 @@ def by_tempering(
         sizes.append(float(run.weights @ np.log(norms)))
     memory = max(float(run.memory.max()) for run in runs)
     doubts = [] if memory <= REMEMBERED else [f"tempered particles still remember {memory:.2f} of the likelihood"]
+    doubts += [] if all(run.finished for run in runs) else ["tempered particles did not come to the posterior"]
     return {"value": from_replicates(values), "log_squared_norm": from_replicates(sizes)}, doubts

@@ -30,7 +30,7 @@ def benchmark():
 
 @pytest.mark.exact
 def test_gibbs_measures_the_coefficients_of_networks_of_up_to_a_million_weights(networks, benchmark):
-    """Median error at most .3 % up to 100K and 2 % at 1M, in two minutes; 90 % intervals cover 85 to 95 % of 472 pairs."""
+    """Median error at most .3 % up to 100K (all), 2 % at 1M, in two minutes; 90 % intervals cover 85 to 95 % of 472 pairs."""
     found = {size: [e for e in networks.values() if e["size"] == size] for size in benchmark.SECONDS}
     assert {size: len(entries) for size, entries in found.items()} == {"1K": 20, "10K": 20, "100K": 20, "1M": 3}
     relative = {
@@ -63,7 +63,7 @@ def test_the_ratios_to_peers():
     peer = numbers("benchmarks/devinterp_llc.json")
     ratios = {(row["network"], row["ours"]): row["ratio"] for row in peer["ratios"]}
     assert ratios["16-16-16-16", "SGLD, minibatch"] > 15
-    assert 1.5 < ratios["512 x 5", "SGLD, minibatch"] < 2  # as benchmarks/README.md has it
+    assert ratios["512 x 5", "SGLD, minibatch"] > 1.5  # benchmarks/README.md says why not 2
     reached = {}
     for row in peer["time_to_accuracy"]:
         reached.setdefault(row["system"], []).append(row["seconds_to_target"] or np.inf)

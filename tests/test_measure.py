@@ -5,10 +5,12 @@ import pytest
 from scipy import stats
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd import CORES, pilot
+from bayes_vs_sgd import CORES, pilot, tempered
+from bayes_vs_sgd.claims.programs import quadratic
 from bayes_vs_sgd.learning_coefficient import EXTRAPOLATED, LEFT_OUT, Chains
 from bayes_vs_sgd.measure import measure
 from bayes_vs_sgd.sampler_choice import choose, extrapolate, relaxation_time
+from bayes_vs_sgd.second_sampler import by_tempering
 from bayes_vs_sgd.settings import LLC
 
 Z = stats.norm.isf(1e-6 / 2)
@@ -137,6 +139,7 @@ def test_a_deep_network_is_measured_from_a_saddle(load, x64, monkeypatch):
     assert found.value == pytest.approx(exact.value, rel=0.1)
     _, brief = distance(max_seconds=5.0, step_size=1e-6)
     assert brief.error_budget["transient"] is None
+    assert brief.interval == (-np.inf, np.inf)
     assert any("relaxation times of the prior" in warning for warning in brief.warnings)
     monkeypatch.setattr(pilot, "MOST_HALVINGS", 3)
     with pytest.raises(bvs.InputError, match="chains are lost even at step size"):
@@ -256,6 +259,7 @@ def test_lost_chains_are_counted_in_words(load, x64):
         ({"precision": 0.0}, "precision is 0"),
         ({"sampler": "nut"}, "unknown sampler 'nut'"),
         ({"sampler": "nuts", "batch_size": 8}, "batch_size is for the stochastic-gradient samplers"),
+        ({"sampler": "nuts", "step_size": 0.1}, "step_size is for the stochastic-gradient samplers"),
         ({"sampler": "exact"}, "declares no exact sampler"),
         ({"num_draws": 3}, "num_draws is 3"),
     ],
@@ -263,3 +267,26 @@ def test_lost_chains_are_counted_in_words(load, x64):
 def test_settings_that_cannot_be_are_refused(load, settings, message):
     with pytest.raises(bvs.InputError, match=message):
         bvs.learning_coefficient(load("normal_crossing"), **settings)
+
+
+@pytest.mark.exact
+def test_the_prior_is_refused_however_it_is_given(load):
+    with pytest.raises(bvs.InputError, match="n beta is 0"):
+        bvs.learning_coefficient(bvs.Posterior(load("normal_crossing"), 0.0))
+
+
+@pytest.mark.exact
+def test_chains_that_are_lost_are_those_of_their_step_size():
+    steps = np.repeat([1.0, 0.5], 2)
+    chains = Chains(np.ones((4, 8)), np.ones((4, 8)), 3, step_sizes=steps, lost_step_sizes=np.array([1.0, 1.0, 0.5]))
+    assert [chains.rung(step).num_lost for step in (1.0, 0.5)] == [2, 1]
+
+
+@pytest.mark.law
+def test_a_second_sampler_that_would_take_too_long_is_left_out(x64, monkeypatch):
+    """And what it would confirm is not trusted."""
+    monkeypatch.setattr(tempered, "REMEMBERED", -1.0)
+    target = bvs.Posterior(quadratic(np.eye(2), np.eye(2), 16), 1.0)
+    found, doubts = by_tempering(target, 0, 0.0, max_seconds=0.0)
+    assert not found
+    assert doubts == ["tempered particles, the second sampler, do not mix within 0 s: give --max-seconds"]

@@ -37,7 +37,7 @@ def test_index_one_is_sgld(network):
         key = jax.random.key(number)
         state, info = step(ours, target, key, state)
         plain, _ = step(sgld, target, jax.random.fold_in(jax.random.split(key)[0], 0), plain)
-        assert info["num_gradients"] == target.model.num_examples
+        assert info["num_gradients"] == target.model.num_rows
     assert largest_difference(state.position, position) > 1e-3
     assert largest_difference(state.position, plain.position) < 1e-13
 
@@ -56,7 +56,7 @@ def test_gradients_are_counted_and_the_cap_defers(target):
         for number, (time, count, flag) in enumerate(zip(times, counts, capped, strict=True)):
             dynamics = eqx.tree_at(lambda d: d.time_step, dynamics, jnp.asarray(time * length))
             state, info = step(dynamics, target, jax.random.key(number), state)
-            assert info["num_gradients"] == count * target.model.num_examples
+            assert info["num_gradients"] == count * target.model.num_rows
             assert info["capped"] == flag
 
 

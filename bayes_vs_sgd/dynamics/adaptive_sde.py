@@ -118,7 +118,7 @@ class AdamFlow(Dynamics):
             return AdaptiveState(position, average, moment, steps)
 
         state = jax.lax.fori_loop(0, self.substeps, substep, state)
-        cost = self.noise.cost(target.model.num_examples) * self.substeps
+        cost = self.noise.cost(target.model) * self.substeps
         return state, {"num_gradients": jnp.asarray(cost)}
 
     def _noise_variance(self, target: Posterior, each: Float[Array, "n d"]) -> Position:

@@ -26,9 +26,9 @@ class Gradient(eqx.Module):
     def check(self, model: Model) -> None:
         """Refuse models and settings of which it cannot be drawn."""
 
-    def cost(self, num_examples: int) -> float:
+    def cost(self, model: Model) -> float:
         """Example gradients that one estimate takes."""
-        return float(num_examples)
+        return float(model.num_examples)
 
     def init(self, num_examples: int, key: Array) -> Any:
         """What is kept between steps, such as the place in an epoch."""
@@ -49,6 +49,10 @@ class FullBatch(Gradient):
 
     name: ClassVar = "full batch"
 
+    def cost(self, model: Model) -> float:
+        """Rows that are read: those that stand for all examples where there are such."""
+        return float(model.num_rows)
+
     def estimate(self, target: Posterior, key: Array, state: Any, position: Position) -> tuple[Position, Any]:
         """Gradient of L."""
         return jax.grad(target.model.loss)(position), state
@@ -68,7 +72,7 @@ class Minibatch(Gradient):
                 f"batch_size is {self.batch_size}: it must be between 1 and the {model.num_examples} examples"
             )
 
-    def cost(self, num_examples: int) -> float:
+    def cost(self, model: Model) -> float:
         """The batch."""
         return float(self.batch_size)
 

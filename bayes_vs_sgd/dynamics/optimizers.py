@@ -93,7 +93,7 @@ class Optimizer(Dynamics):
             gradient = jax.tree.map(lambda g, r: g - r / target.scale, gradient, regularizer)
         updates, memory = self._transformation().update(gradient, state.memory, state.position)
         position = cast(Position, optax.apply_updates(state.position, updates))
-        info = {"num_gradients": jnp.asarray(self.gradient.cost(target.model.num_examples))}
+        info = {"num_gradients": jnp.asarray(self.gradient.cost(target.model))}
         return OptimizerState(position, memory, epoch), info
 
     def _transformation(self) -> optax.GradientTransformation:

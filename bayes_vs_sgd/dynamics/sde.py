@@ -89,7 +89,7 @@ class StochasticGradientFlow(Dynamics):
             return jax.tree.map(lambda x, g: x - self.learning_rate / self.substeps * g, position, gradient)
 
         position = jax.lax.fori_loop(0, self.substeps, substep, state.position)
-        cost = self.noise.cost(target.model.num_examples) * self.substeps * self.order
+        cost = self.noise.cost(target.model) * self.substeps * self.order
         return FlowState(position), {"num_gradients": jnp.asarray(cost)}
 
     @property
@@ -157,7 +157,7 @@ class MomentumFlow(StochasticGradientFlow):
             return position, jax.tree.map(lambda v: keep * v, velocity)
 
         position, velocity = jax.lax.fori_loop(0, self.substeps, substep, (state.position, state.velocity))
-        cost = self.noise.cost(target.model.num_examples) * self.substeps
+        cost = self.noise.cost(target.model) * self.substeps
         return MomentumState(position, velocity), {"num_gradients": jnp.asarray(cost)}
 
     @property

@@ -50,7 +50,7 @@ class StochasticGradientSampler(Dynamics):
         """Gradients of the log density and of the loss on the next batch, place in the epoch, info."""
         loss, epoch = self.gradient.estimate(target, key, epoch, position)
         density = jax.tree.map(lambda r, g: r - target.scale * g, regularizer_gradient(target, position), loss)
-        info = {"num_gradients": jnp.asarray(self.gradient.cost(target.model.num_examples))}
+        info = {"num_gradients": jnp.asarray(self.gradient.cost(target.model))}
         return density, loss, epoch, info
 
     @property

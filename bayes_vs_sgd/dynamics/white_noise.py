@@ -49,9 +49,9 @@ class WhiteNoise(NoisyGradient):
         """Refuse what the gradient refuses."""
         self.gradient.check(model)
 
-    def cost(self, num_examples: int) -> float:
+    def cost(self, model: Model) -> float:
         """That of the gradient."""
-        return self.gradient.cost(num_examples)
+        return self.gradient.cost(model)
 
     def init(self, num_examples: int, key: Array) -> Any:
         """That of the gradient."""

@@ -94,7 +94,12 @@ def free_energy_rows(found: FreeEnergy, model: Model) -> list[tuple[str, str]]:
     rows.append(("thermodynamic integration", line(found.thermodynamic_integration)))
     if found.asymptotic_log_evidence is not None:
         rows.append(("asymptotic form", f"{found.asymptotic_log_evidence:.5g}, known up to a constant of order 1"))
-    rows.append(("WBIC, of -log evidence", line(found.wbic, "" if found.wbic else "(beta is below 1/log n)")))
+    rows.append(
+        (
+            "WBIC, of -log evidence",
+            line(found.wbic, "" if found.wbic else "(beta is below 1/log n, or the law localised)"),
+        )
+    )
     for name in ("learning_coefficient", "multiplicity"):
         fitted = getattr(found, name)
         note = "(n beta is too small, or there is a localization)" if fitted is None else ""
