@@ -18,8 +18,9 @@ from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.assumptions import local, path, step_size
+from bayes_vs_sgd.assumptions.along import AuditAlong, Place
 from bayes_vs_sgd.assumptions.assumption import from_interval
-from bayes_vs_sgd.assumptions.audit import assumptions, constancy, described_by, preconditioner, tails
+from bayes_vs_sgd.assumptions.audit import assumptions, constancy, described_by, plain_rate, preconditioner, tails
 from bayes_vs_sgd.assumptions.refined import Description, describe, refined_models, substeps
 from bayes_vs_sgd.assumptions.tails import stable_scale
 from bayes_vs_sgd.assumptions.temperatures import one_temperature
@@ -27,11 +28,13 @@ from bayes_vs_sgd.assumptions.weak_error import as_assumption, weak_error
 from bayes_vs_sgd.claims.programs import quadratic, regression
 from bayes_vs_sgd.comparison.effects import Effect
 from bayes_vs_sgd.comparison.plan import Walk
+from bayes_vs_sgd.comparison.repairs import repaired
 from bayes_vs_sgd.comparison.run import OutOfTime
 from bayes_vs_sgd.comparison.verdict import MATCHES
 from bayes_vs_sgd.curvature import reference_point
 from bayes_vs_sgd.mean_square import mean_square_limit
 from bayes_vs_sgd.report.audits import audit_figure, audit_page, audit_table, interval
+from bayes_vs_sgd.report.audits_along import audit_along_table
 from bayes_vs_sgd.results import final_positions
 from bayes_vs_sgd.settings import AuditSettings, Compare
 from bayes_vs_sgd.stable import isotropic_stable
@@ -512,7 +515,7 @@ def test_nesterov_is_no_heavy_ball(load):
     dynamics = bvs.SGD(eta, 32, momentum=mu, nesterov=True)
     settings = {"learning_rate": eta, "num_steps": 128, "num_seeds": 10_000, "observables": ("mode_1",)}
     study = ran(model, dynamics, **settings)
-    held = [step_size.small_steps(at(model, dynamics)[2], eta, mu, nesterov=True)]
+    held = [step_size.small_steps(at(model, dynamics)[2], eta, step_size.half_edge(dynamics))]
     assert held[0].value == pytest.approx(eta * (1 + 2 * mu) / (1 + mu))
     models = refined_models(study, dynamics, "own", held)
     assert list(models) == ["isotropic Langevin", "anisotropic Langevin"]
@@ -540,8 +543,7 @@ def assert_described(load, dynamics, name, mistaken):
     settings = {"num_seeds": 6000, "num_steps": 500, "learning_rate": rate, "observables": ("mode_1",)}
     study = ran(model, dynamics, initial_scale=0.01, **settings)
     place = local.local(study.target(1.0), dynamics.gradient, study.minimum.position)
-    momentum = dynamics.momentum
-    models = refined_models(study, dynamics, "own", [step_size.small_steps(place, rate, momentum)])
+    models = refined_models(study, dynamics, "own", [step_size.small_steps(place, rate, step_size.half_edge(dynamics))])
     assert describe(study, name, "own", models[name]).verdict == "match"
     assert describe(study, "mistaken", "own", mistaken).verdict == "mismatch"
 
@@ -626,3 +628,106 @@ def test_the_product_with_the_noise_is_centred(x64):
     assert float(jnp.abs(local.noise_product(target, position, jnp.ones(1)))[0]) < 1e-12
     assert local.noise_traces(target, bvs.Minibatch(batch_size=1), jax.tree.map(lambda x: x[None], position)) < 1e-12
     assert jax.tree.leaves(position)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("name", ["sgd", "sgd-momentum", "adam"])
+def test_an_optimiser_of_ones_own_is_held_at_its_own_temperature(load, name):
+    """That of plain SGD at a learning rate by which ``compare`` scales those of other rules; planted: the optimiser's own."""
+    study = bvs.Study(load("linear_regression"), Compare(dynamics=(name,)), progress=False)
+    dynamics = study.dynamics(name)
+    plain = plain_rate(study.model, dynamics, dynamics.batch_size)
+    assert plain == pytest.approx(study.learning_rate, rel=5e-3)  # a rate is rounded to three digits
+    assert name == "sgd" or float(dynamics.step_time) != pytest.approx(study.learning_rate, rel=0.05)
+    with pytest.raises(bvs.InputError, match="one learning rate, not one a chain"):
+        plain_rate(study.model, bvs.SGD(np.array([0.1, 0.2])), 8)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    "dynamics", [bvs.SGD(0.1), bvs.SGD(0.1, momentum=0.7), bvs.SGD(0.1, momentum=0.7, nesterov=True), bvs.Adam(0.1)]
+)
+def test_the_edge_of_stability_is_where_the_mean_of_a_mode_grows(dynamics):
+    """Spectral radius of (theta, m) -> one step at a curvature a little below and above; that of plain SGD is another."""
+    averages = dynamics.rule == "adam"
+    mu, ahead = (0.9 if averages else dynamics.momentum), dynamics.nesterov
+    gain = 1 - mu if averages else 1.0
+
+    def radius(steepness):
+        """Of steps in units of the learning rate: m' = mu m + gain h theta, theta' = theta - m' (or - mu m' - gain h theta)."""
+        memory = np.array([gain * steepness, mu])
+        step = mu * memory + [gain * steepness, 0.0] if ahead else memory
+        return np.abs(np.linalg.eigvals([[1.0, 0.0] - step, memory])).max()
+
+    edge = 2 * step_size.half_edge(dynamics)
+    assert radius(0.99 * edge) <= 1 < radius(1.01 * edge)
+    assert (radius(1.01 * 2) > 1) == (edge <= 2)
+
+
+@pytest.mark.exact
+def test_noise_that_is_known_from_draws_is_not_taken_to_be_exact(x64, monkeypatch):
+    """Of a thousand draws in a hundred directions isotropic noise seems to spread by a third (planted) and not to commute."""
+    size = 100
+    model, dynamics = quadratic(np.diag(np.linspace(1, 3, size)), np.eye(size), 128), bvs.WhiteNoise(1.0)
+    monkeypatch.setattr(local, "NUM_DRAWS", 1000)
+    place = local.local(bvs.Posterior(model), dynamics, model.unconstrain(model.optimum))
+    for held_against, margin in ((local.isotropy, local.ISOTROPY), (local.commutation, local.COMMUTATION)):
+        found = held_against(place)
+        assert found.holds, found
+        assert found.value < margin / 2
+        assert held_against(dataclasses.replace(place, num_draws=None)).value > 2 * found.value
+    assert local.isotropy(dataclasses.replace(place, num_draws=None)).holds is False
+
+
+@pytest.mark.exact
+def test_noise_that_is_not_isotropic_is_seen_in_draws(x64, monkeypatch):
+    """Eigenvalues 1 and 3: a relative spread of 1/2."""
+    noise = np.diag(np.repeat([1.0, 3.0], 10))
+    model = quadratic(np.eye(20), noise, 64)
+    monkeypatch.setattr(local, "batch_size_of", lambda gradient, num_examples: None)
+    monkeypatch.setattr(local, "NUM_DRAWS", 4000)
+    place = local.local(bvs.Posterior(model), bvs.GaussianNoise(1), model.unconstrain(model.optimum))
+    assert local.isotropy(place).value == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.exact
+def test_batches_without_repetition_have_less_noise(x64):
+    """Cov = C/B (n - B)/(n - 1), that of gradients drawn; planted: C/B."""
+    model = quadratic(np.diag([1.0, 2.0]), np.array([[1.0, 0.3], [0.3, 2.0]]), 16)
+    target, position = bvs.Posterior(model), model.unconstrain(model.optimum)
+    gradient = bvs.SGD(0.1, 8, sampling="shuffled").gradient
+    covariance = local.noise_covariance(target, gradient, position)
+    drawn = np.cov(local.noise_samples(target, gradient, position, 0, 20_000), rowvar=False)
+    assert covariance == pytest.approx(drawn, rel=0.1)
+    assert local.noise_covariance(target, bvs.SGD(0.1, 8).gradient, position) == pytest.approx(covariance * 15 / 8)
+    assert np.all(local.noise_covariance(target, bvs.SGD(0.1, 16, sampling="shuffled").gradient, position) == 0)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(("batch_size", "smaller", "longer"), [(8, 4, 2), (3, 1, 3), (5, 2, 3)])
+def test_a_smaller_step_keeps_the_temperature(load, batch_size, smaller, longer):
+    study = bvs.Study(load("linear_regression"), Compare(dynamics=("sgd",)), progress=False)
+    walk = repaired(study, bvs.SGD(0.12, batch_size), ["small learning rate"], None)
+    assert (walk.dynamics.batch_size, walk.longer) == (smaller, longer)
+    assert float(walk.dynamics.step_time) / smaller == pytest.approx(0.12 / batch_size)
+
+
+@pytest.mark.exact
+def test_a_regular_model_that_is_badly_conditioned_is_not_called_degenerate(x64):
+    """Curvatures 1 and 1e-4: a normal law, and half of its directions nearly flat; planted: one of none."""
+    model = quadratic(np.diag([1.0, 1e-4]), np.eye(2), 16)
+    target, _, place = at(model, bvs.SGD(0.1, 1))
+    found = local.non_degeneracy(place, target)
+    assert found.holds is None
+    assert "50% curve, but less than 0.001 of the steepest" in found.note
+    flat = dataclasses.replace(place, hessian=np.diag([1.0, 0.0]))
+    assert local.non_degeneracy(flat, target).holds is False
+
+
+@pytest.mark.exact
+def test_what_not_every_checkpoint_has_is_left_out_along_a_run():
+    held = [from_interval(name, "", 0.1, (0.1, 0.1), 0.0, 0.2) for name in ("isotropy", "mean-square stability")]
+    places = [Place(0, 1.0, held), Place(10, 0.5, held[:1])]
+    found = AuditAlong({}, places)
+    assert audit_along_table(found).columns[-1].header == "isotropy"
+    assert audit_along_table(AuditAlong({}, places[::-1])).row_count == 2

@@ -23,7 +23,8 @@ class Assumption:
     statistic
         What is measured, in words.
     value, interval
-        The measurement and its 95 % interval; of width zero for what is computed from all examples, without chance.
+        The measurement and its 95 % interval (99 % of a tail index); of width zero for what is computed from all
+        examples, without chance.
     null
         The value at which the assumption holds exactly.
     margin

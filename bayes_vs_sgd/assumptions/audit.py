@@ -16,6 +16,7 @@ from ..comparison.roots import judged
 from ..comparison.run import OutOfTime, Study
 from ..comparison.stationarity import ENSEMBLE
 from ..comparison.verdict import MATCHES, MISMATCH, NO_VERDICT, OPEN
+from ..curvature import gradient_noise, reference_point
 from ..diagnostics import finite_or_none
 from ..dynamics import Fresh, FullBatch, Minibatch, Optimizer
 from ..errors import InputError
@@ -28,7 +29,7 @@ from .assumption import Assumption, measured, undefined
 from .production import entropy_production, shaken_directions
 from .refined import Description, describe, own_name, refined_models
 from .regularity import regularity
-from .step_size import small_steps, stability
+from .step_size import half_edge, small_steps, stability
 from .tails import SMALLEST, tail_index
 from .temperatures import one_temperature
 from .weak_error import weak_error
@@ -113,14 +114,17 @@ def audit(
     name = settings.dynamics if dynamics is None else dynamics.rule
     compared = as_compare(settings, name)
     if dynamics is not None:
-        batch = dynamics.batch_size or settings.batch_size
-        compared = replace(compared, learning_rate=float(dynamics.step_time), batch_size=batch)
+        batch = settings.batch_size if dynamics.batch_size is None else max(round(float(dynamics.batch_size)), 1)
+        compared = replace(compared, learning_rate=plain_rate(model, dynamics, batch), batch_size=batch)
     study = Study(model, compared, key, folder, progress, {} if dynamics is None else {name: Walk(dynamics)})
     dynamics = cast(Optimizer, study.dynamics(name))
     if not isinstance(dynamics, Optimizer) or isinstance(dynamics.gradient, FullBatch):
         raise InputError(f"audit of {name}: give an optimiser with noise, such as SGD(0.05, batch_size=8)")
     if study.theory is None:
-        raise InputError("the gradients have no noise at the minimum: there is no temperature, and nothing to audit")
+        raise InputError(
+            "gradients of the examples have no noise at the minimum: they give no temperature to hold a run against; "
+            "audit a model whose labels have noise"
+        )
     deadline = started + settings.max_seconds
     comparison = decided(study, name, Walk(dynamics), deadline, settings.max_seconds / 6)
     name = comparison.dynamics
@@ -172,6 +176,17 @@ def reason(plain: Comparison, found: Interventions | None) -> str:
     return f"{said}; {found.in_words()}" if found.tried else f"{said}: {plain.reason}; {found.in_words()}"
 
 
+def plain_rate(model: Model, dynamics: Optimizer, batch_size: int) -> float:
+    """Learning rate at which plain SGD has the temperature of an optimiser's: what ``Plan.dynamics`` does, undone."""
+    if np.ndim(dynamics.step_time):
+        raise InputError("an audit has one learning rate, not one a chain")
+    rate = float(dynamics.step_time)
+    if dynamics.rule == "sgd":
+        return rate / (1 - dynamics.momentum)
+    noise = gradient_noise(model, reference_point(model).position).per_direction
+    return rate / float(np.sqrt(noise / batch_size)) if noise else rate
+
+
 def as_compare(settings: AuditSettings, name: str) -> Compare:
     """Settings of a comparison of one dynamics."""
     shared = {k: getattr(settings, k) for k in Compare.__dataclass_fields__ if k in AuditSettings.__dataclass_fields__}
@@ -212,7 +227,7 @@ def at_a_point(
     gradient, num_examples = dynamics.gradient, target.model.num_examples
     steps = (float(dynamics.step_time), dynamics.momentum, dynamics.nesterov)
     found = [local.central_limit(target, gradient, position, seed), local.isotropy(place)]
-    found += [local.commutation(place), small_steps(place, *steps)]
+    found += [local.commutation(place), small_steps(place, steps[0], half_edge(dynamics))]
     if place.hessian is not None:
         found.append(local.non_degeneracy(place, target))
     if isinstance(gradient, Minibatch) and not isinstance(gradient, Fresh):
@@ -254,6 +269,7 @@ def preconditioner(target: Posterior, dynamics: Optimizer, position: dict) -> np
     if dynamics.rule not in ("adam", "rmsprop", "adamw"):
         return None
     drawn = local.noise_samples(target, dynamics.gradient, position, 0, local.num_draws(target))
+    drawn += np.asarray(local.mean_gradient(target, position), float)
     return 1 / (np.sqrt(np.mean(drawn**2, axis=0)) + float(dynamics.hyperparameters.get("eps", 1e-8)))
 
 
@@ -278,7 +294,7 @@ def finite_variance(what: str, sample: np.ndarray, seed: int, independent: bool 
         sample = sample @ np.random.default_rng(seed).normal(size=(sample.shape[1], MOST_DIRECTIONS))
     index = tail_index(sample, independent=independent)
     nulls = f"{index.hill.null[0]:.1f} to {index.hill.null[1]:.1f}"
-    note = f"by sums of {index.block_size}: {index.blocks.value:.2f}; normal samples: {nulls}"
+    note = f"99 % interval; by sums of {index.block_size}: {index.blocks.value:.2f}; normal samples: {nulls}"
     holds, hill = None if index.heavy is None else not index.heavy, index.hill
     name = f"finite variance of the {what}"
     return Assumption(name, "tail index, above 2", hill.value, hill.interval, 2.0, 0.0, holds, note)

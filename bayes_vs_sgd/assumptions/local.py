@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..curvature import DENSE, LANCZOS, example_gradients, hessian, hessian_eigenvalues
-from ..dynamics.gradients import Fresh, Gradient, Minibatch
+from ..dynamics.gradients import Fresh, Gradient, Minibatch, Shuffled
 from ..dynamics.noise import GaussianNoise, StableNoise
 from ..errors import InputError
 from ..model import Position
@@ -37,8 +37,8 @@ MISSED = 0.05
 """Share of its spread by which 40 Lanczos products may miss the end of a spectrum, with a probability of 1e-7 sqrt(d)."""
 ROUNDING = 1e-8
 """Eigenvalue of C over the largest that is zero but for rounding."""
-FLAT = 1e-3
-"""Curvature over the largest below which a direction is flat."""
+FLAT, LEVEL = 1e-3, 1e-6
+"""Curvature over the largest below which a direction is flat, and below which it is none."""
 ISOTROPY, COMMUTATION, KURTOSIS, PRIOR, DEGENERACY = 0.2, 0.1, 1.0, 0.1, 0.05
 """Margins: relative spread of the temperatures; share of HC that does not commute; excess kurtosis; share of the prior; share
 of flat directions."""
@@ -68,6 +68,8 @@ class Local:
     hessian: np.ndarray | None
     noise: np.ndarray | None
     sharpness: tuple[float, float]
+    num_draws: int | None = None
+    """Gradients that the noise is known from; None where it is known from all examples."""
 
     @property
     def has_variance(self) -> bool:
@@ -117,8 +119,9 @@ def local(
         z = np.sqrt(size) * np.eye(size)
         h, c = z @ sharp, z @ noise
         largest = float(np.linalg.eigvalsh(sharp)[-1])
-        return Local(z, h, c, (c @ sharp, h @ noise), sharp, noise, (largest, largest))
-    batch = batch_size_of(gradient)
+        drawn = None if batch_size_of(gradient, target.model.num_examples) is not None else num_draws(target)
+        return Local(z, h, c, (c @ sharp, h @ noise), sharp, noise, (largest, largest), drawn)
+    batch = batch_size_of(gradient, target.model.num_examples)
     if batch is None:
         raise InputError(f"noise of {gradient.name}: its covariance needs at most {DENSE:,} parameters")
     rng = np.random.default_rng(seed)
@@ -163,11 +166,14 @@ def noise_product(target: Posterior, position: Position, vector: Float[Array, " 
     return jax.vjp(losses, here)[1](along - along.mean())[0] / along.size
 
 
-def batch_size_of(gradient: Gradient) -> float | None:
-    """B of noise that has the covariance C/B; None where it has another."""
+def batch_size_of(gradient: Gradient, num_examples: int) -> float | None:
+    """B of noise that has the covariance C/B, of batches without repetition B (n - 1)/(n - B); None where it has another."""
     if isinstance(gradient, Fresh) or not isinstance(gradient, (Minibatch, GaussianNoise)):
         return None
-    return float(gradient.batch_size)
+    batch = float(gradient.batch_size)
+    if not isinstance(gradient, Shuffled):
+        return batch
+    return batch * (num_examples - 1) / (num_examples - batch) if batch < num_examples else np.inf
 
 
 def has_variance(gradient: Gradient) -> bool:
@@ -212,7 +218,7 @@ def noise_rows(
     target: Posterior, gradient: Gradient, position: Position, seed: int = 0
 ) -> tuple[Float[np.ndarray, "m d"], float]:
     """Noise of each example's gradient, and B; or of gradients drawn, and 1."""
-    batch = batch_size_of(gradient)
+    batch = batch_size_of(gradient, target.model.num_examples)
     if batch is None:
         return noise_samples(target, gradient, position, seed, num_draws(target)), 1.0
     rows = np.asarray(example_gradients(target.model, position), float)
@@ -226,7 +232,7 @@ def num_draws(target: Posterior) -> int:
 
 def noise_traces(target: Posterior, gradient: Gradient, positions: Position, seed: int = 0) -> Float[np.ndarray, " p"]:
     """Tr Cov g_B at each of some positions: from all examples where it is C/B and parameters are few, else of gradients drawn."""
-    batch = batch_size_of(gradient) if target.model.num_parameters <= DENSE else None
+    batch = batch_size_of(gradient, target.model.num_examples) if target.model.num_parameters <= DENSE else None
     if batch is not None:
         return np.asarray(_example_traces(target.model, positions), float) / batch
     number = min(num_draws(target), MOST_DRAWS_OF_A_TRACE)
@@ -252,9 +258,21 @@ def isotropy(place: Local) -> Assumption:
     if not place.has_variance:
         return undefined("isotropy", statistic, 0.0, ISOTROPY, NO_VARIANCE)
     value, error = place.statistic(lambda t: np.sqrt(max(size * t[1] / t[0] ** 2 - 1, 0.0)) if t[0] else np.nan)
+    if place.num_draws is not None:
+        value, error = without_chance(value, (size + 1) / place.num_draws, 2 / place.num_draws)
     effective, _ = place.statistic(lambda t: t[0] ** 2 / t[1] if t[1] else 0.0)
     note = f"effective rank {effective:.1f} of {size}{spread_in_words(place.noise)}; {fit_in_words(place)}"
     return measured("isotropy", statistic, value, error, 0.0, ISOTROPY, note)
+
+
+def without_chance(value: float, square: float, error: float) -> tuple[float, float]:
+    r"""A root less the part of its square that chance adds, with its error there; and its own, by the delta method.
+
+    Of N normal draws of an isotropic law in d dimensions the squared relative spread of the eigenvalues has mean (d + 1)/N and
+    standard deviation 2/N (John 1972).
+    """
+    rest = np.sqrt(max(value**2 - square, 0.0))
+    return float(rest), float(error / (2 * max(rest, np.sqrt(error))))
 
 
 def spread_in_words(noise: Float[np.ndarray, "d d"] | None) -> str:
@@ -281,15 +299,33 @@ def commutation(place: Local) -> Assumption:
     if not place.has_variance:
         return undefined("detailed balance", statistic, 0.0, COMMUTATION, NO_VARIANCE)
     value, error = place.statistic(lambda t: np.sqrt(max(t[4], 0.0) / t[5] / 2) if t[5] else 0.0)
+    if place.num_draws is not None:
+        chance = commutator_by_chance(place) / place.num_draws / 2 / place.traces().mean(axis=0)[5]
+        value, error = without_chance(value, chance, 2 * chance / place.probes.shape[1])
     return measured("detailed balance", statistic, value, error, 0.0, COMMUTATION)
+
+
+def commutator_by_chance(place: Local) -> float:
+    """N times the mean of |HC - CH|^2 of the covariance of N normal draws, where it is 0: Var C_ij = (C_ii C_jj + C_ij^2) / N."""
+    assert place.hessian is not None  # of few parameters
+    assert place.noise is not None
+    values, vectors = np.linalg.eigh(place.hessian)
+    noise = vectors.T @ place.noise @ vectors
+    sizes = np.diag(noise)
+    return float(np.sum((values[:, None] - values) ** 2 * (np.outer(sizes, sizes) + noise**2)))
 
 
 def non_degeneracy(place: Local, target: Posterior) -> Assumption:
     """Share of directions in which the loss does not curve: none may be, for a normal law at small temperature.
 
+    From those whose curvature is 0 but for the distance to the minimum, to all that are flat beside the steepest.
+
     What matters to a run is how much of tr C is there, where nothing holds noise back: tr C - tr V'CV, V the other modes.
     """
     size, model = target.model.num_parameters, target.model
+    assert place.hessian is not None  # of few parameters
+    curvatures = np.linalg.eigvalsh(place.hessian)
+    without = float(np.mean(curvatures <= LEVEL * curvatures[-1]))
     _, vectors = place.modes()
     curved = vectors.shape[1]
     note = f"rank of the Hessian {curved} of {size}; {NO_VARIANCE}"
@@ -306,7 +342,9 @@ def non_degeneracy(place: Local, target: Posterior) -> Assumption:
     if known is not None:
         note += f"; learning coefficient {known.value:g} for d/2 = {size / 2:g}"
     share = 1 - curved / size
-    return from_interval("non-degeneracy", "share of flat directions", share, (share, share), 0.0, DEGENERACY, note)
+    if without < share:
+        note += f"; {share - without:.0%} curve, but less than {FLAT:g} of the steepest"
+    return from_interval("non-degeneracy", "share of flat directions", share, (without, share), 0.0, DEGENERACY, note)
 
 
 def central_limit(target: Posterior, gradient: Gradient, position: Position, seed: int = 0) -> Assumption:
@@ -322,7 +360,7 @@ def central_limit(target: Posterior, gradient: Gradient, position: Position, see
         directions = np.random.default_rng(seed).normal(size=(NUM_PROBES, target.model.num_parameters))
         if sampled:
             along = np.stack([np.asarray(_slopes(target, position, jnp.asarray(v, float))) for v in directions], axis=1)
-            batch = batch_size_of(gradient) or 1.0
+            batch = batch_size_of(gradient, target.model.num_examples) or 1.0
         else:
             along, batch = noise_samples(target, gradient, position, seed, num_draws(target)) @ directions.T, 1.0
     else:

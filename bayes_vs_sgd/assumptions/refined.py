@@ -44,9 +44,9 @@ from ..dynamics.base import Dynamics
 from ..dynamics.gradients import Minibatch
 from ..dynamics.noise import NoisyGradient
 from ..dynamics.white_noise import WhiteNoise
-from ..mean_square import edge
 from . import path
 from .assumption import Assumption
+from .step_size import half_edge
 from .tails import root_size, stable_scale
 
 LEAST_SUBSTEPS = 4
@@ -103,7 +103,7 @@ def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assu
     noise, momentum = GaussianNoise(batch), dynamics.momentum
     sharp = next((a.value for a in held if a.name == "small learning rate"), 0.0)
     margin = study.margins["log_deviation_ratio"]
-    longer = substeps(sharp * edge(momentum, dynamics.nesterov) / (1 - momentum), margin)  # steps of eta / (1 - mu)
+    longer = substeps(sharp * half_edge(dynamics) / (1 - momentum), margin)  # steps of eta / (1 - mu)
     parts = substeps(sharp, margin) if is_underdamped(dynamics) else longer
     if rule in ADAPTIVE:
         return {own_name(dynamics): own_equation(dynamics, longer)}

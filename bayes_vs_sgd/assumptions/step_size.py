@@ -10,6 +10,7 @@ import numpy as np
 
 from ..curvature import LANCZOS
 from ..dynamics.gradients import Minibatch
+from ..dynamics.optimizers import Optimizer
 from ..mean_square import edge, mean_square_limit
 from ..model import Position
 from ..posterior import Posterior
@@ -19,11 +20,24 @@ from .local import Local
 SMALL = 0.2
 """Margin of eta lambda: the sharpest mode is then a tenth too hot."""
 NUM_BATCHES = 256
+AVERAGING, B1 = ("adam", "adamw"), 0.9
+"""Rules that average their gradients, and Optax's rate."""
 
 
-def small_steps(place: Local, learning_rate: float, momentum: float = 0.0, nesterov: bool = False) -> Assumption:
-    """Eta lambda over 1 + mu, lambda the largest (preconditioned) curvature: 2 is the edge of stability."""
-    low, high = (learning_rate * bound / edge(momentum, nesterov) for bound in place.sharpness)
+def half_edge(dynamics: Optimizer) -> float:
+    """Half the eta lambda at which the mean of a mode no longer decays.
+
+    Adam averages its gradients, m' = b1 m + (1 - b1) g: heavy-ball momentum b1 at the learning rate (1 - b1) eta.
+    """
+    if dynamics.rule in AVERAGING:
+        b1 = float(dynamics.hyperparameters.get("b1", B1))
+        return edge(b1) / (1 - b1)
+    return edge(dynamics.momentum, dynamics.nesterov)
+
+
+def small_steps(place: Local, learning_rate: float, half: float = 1.0) -> Assumption:
+    """Eta lambda over half of where it is at the edge of stability, lambda the largest (preconditioned) curvature."""
+    low, high = (learning_rate * bound / half for bound in place.sharpness)
     note = "" if low == high else f"sharpness by {LANCZOS} Lanczos products, and how much of it they may miss"
     return from_interval("small learning rate", "learning rate x sharpness", low, (low, high), 0.0, SMALL, note)
 

@@ -29,7 +29,7 @@ REPAIRS = {
     "independent batches": "batches drawn with replacement",
     "non-degeneracy": "isotropic noise added, as large as that of the temperature",
     "isotropy": "isotropic noise of one size everywhere, in the place of the batch's",
-    "small learning rate": "half the learning rate and half the batch: the same temperature",
+    "small learning rate": "half the batch, and the learning rate in proportion: the same temperature",
     "prior": "the prior in what is descended",
     "stationarity": "a start from the posterior",
     "central limit": "Gaussian noise of the batch's covariance",
@@ -78,7 +78,9 @@ def repaired(study: Study, dynamics: Optimizer, names: Iterable[str], start: dic
         factory, rate, settings = optax.sgd, study.learning_rate, {}
     batch = getattr(gradient, "batch_size", None)
     if "small learning rate" in names:
-        rate, batch, longer = rate / 2, batch // 2 if batch else batch, 2
+        assert batch is not None  # a minibatch
+        half = batch // 2
+        rate, longer, batch = rate * half / batch, -(-batch // half), half
     momentum = float(settings.get("momentum", 0.0))
     if "isotropy" in names:
         gradient = WhiteNoise.heating(study.scale, rate, momentum)

@@ -19,8 +19,9 @@ SIGNS = {"holds": "", "fails": " x", "undecided": " ?"}
 
 
 def names(found: AuditAlong) -> list[str]:
-    """Assumptions that are held against every checkpoint."""
-    return [a.name for a in found.places[0].assumptions]
+    """Assumptions that are held against every checkpoint: some need few curved directions, which not every place has."""
+    every = set.intersection(*({a.name for a in place.assumptions} for place in found.places))
+    return [a.name for a in found.places[0].assumptions if a.name in every]
 
 
 def history(found: AuditAlong, name: str) -> list[Assumption]:
@@ -44,7 +45,7 @@ def audit_along_table(found: AuditAlong) -> Table:
     for name in names(found):
         table.add_column(name, justify="right", overflow="fold")
     for place in found.places:
-        cells = [Text(cell(a), COLOURS[a.word]) for a in place.assumptions]
+        cells = [Text(cell(a), COLOURS[a.word]) for a in place.assumptions if a.name in names(found)]
         table.add_row(f"{place.step:,}", f"{place.loss:.5g}", *cells)
     return table
 
