@@ -9,7 +9,8 @@ teacher's answer is 0; and, of one run, what is local: learning coefficient, sin
 .. math:: E[L_{new} - L_{data}] = \frac1n \sum_i \mathrm{Cov}(f_i, y_i) / \sigma^2 = \frac{2 \nu}{n}, \qquad
     E\,\tfrac12 |f(e)|^2 = \tfrac{a^2}{2} E |W_3 W_2|_F^2,
 
-the first by Efron (JASA 99 (2004) 619) and Watanabe (2009), and r (d_in + d_out - r) / n where rank r is learned; the second with
+the first by Efron (JASA 99 (2004) 619) and Watanabe (2009), and r (d_in + d_out - r) / n where rank r is learned (a regular
+model has lambda = nu; here the pull that keeps the law at a checkpoint takes more from lambda than from nu); the second with
 the start's variance a^2, since no gradient changes the first layer's column at e. Were the layers balanced, as gradient descent
 leaves them, it would be a^2/2 times the sum over the singular values of s^(4/3): noise moves them along the fibre, where neither
 loss nor local law tells. Writes the figure and its numbers beside this file.
@@ -39,6 +40,7 @@ FALLING = -2.0
 """... that is, whose learning coefficient is not below 0 by so many standard errors."""
 COMMON = 100.0
 """Pull at which free energies are held against each other."""
+LAMBDA = "learning_coefficient"
 
 
 def main() -> None:
@@ -155,6 +157,12 @@ def draw(points: list[dict]) -> Figure:
     curve(gap, points, "gap", COLOURS[0], "measured")
     bars = [2 * 2 * p["singular_fluctuation_error"] / NUM_EXAMPLES for p in kept]
     gap.errorbar(steps, optimism, bars, fmt="D", color=COLOURS[2], markersize=4, label="2\u03bd/n")
+    lambdas, bars = (
+        [2 * k * p[name] / NUM_EXAMPLES for p in kept] for k, name in ((1, LAMBDA), (2, f"{LAMBDA}_error"))
+    )
+    gap.errorbar(
+        steps, lambdas, bars, fmt="s", color=COLOURS[3], markersize=4, markerfacecolor="none", label="2\u03bb/n"
+    )
     for rank in (1, 2, WIDTH):
         gap.axhline(rank * (2 * WIDTH - rank) / NUM_EXAMPLES, color=GREY, linewidth=0.8, linestyle="--")
         gap.text(points[0]["step"], rank * (2 * WIDTH - rank) / NUM_EXAMPLES, f"rank {rank}", fontsize=7, va="bottom")

@@ -124,6 +124,11 @@ def test_the_fluctuation_is_what_the_data_hide_and_tells_nothing_of_inputs_off_t
         assert all(abs(p["gap"] - rank * (8 - rank) / 100) < 4 * p["gap_error"] for p in found)
     fluctuations = [2 * p["singular_fluctuation"] / 100 for p in plateaus[2]]
     assert all(abs(f - p["gap"]) < 4 * p["gap_error"] for f, p in zip(fluctuations, plateaus[2], strict=True))
+    local = [p for p in points if p["learning_coefficient"] is not None]
+    errors = [np.hypot(p["learning_coefficient_error"], p["singular_fluctuation_error"]) for p in local]
+    assert all(
+        p["learning_coefficient"] < p["singular_fluctuation"] + 4 * e for p, e in zip(local, errors, strict=True)
+    )
     noise = points[-1]["off_data_balanced"] - points[-1]["off_data_predicted"]
     assert noise > 0.05 * points[-1]["off_data_balanced"]
 

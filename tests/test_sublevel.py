@@ -9,6 +9,7 @@ from scipy.stats import norm, truncnorm
 from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.comparison.verdict import MATCHES
 from bayes_vs_sgd.diagnostics import mean_error
 from bayes_vs_sgd.dynamics import fibre
 from bayes_vs_sgd.dynamics.sublevel import SublevelHMC
@@ -147,6 +148,21 @@ def test_components_are_not_left_and_each_has_its_law(parts):
         assert_mean(chains.mean(axis=1), expected=exact, detects=0.025)
         with planted_bug():
             assert_mean(chains.mean(axis=1), expected=(low + high) / 2, detects=0.025)
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_runs_are_compared_with_the_prior_on_a_sublevel_set(network):
+    """Other chains of its own match; planted: gradient descent from a small start, whose layers stay small."""
+    judged = ["trigger", "total_norm"]
+    settings = {"observables": ["loss", *judged], "progress": False}
+    chains = {"num_chains": 16, "num_draws": 1000, "num_warmup": 300} | settings
+    reference = bvs.simulate(SublevelHMC(0.125, num_leapfrogs=64), network, key=0, **chains)
+    others = bvs.simulate(SublevelHMC(0.125, num_leapfrogs=64), network, key=1, **chains)
+    assert bvs.compare(others, reference, primary_observables=judged).verdict in MATCHES
+    small = {"num_chains": 500, "num_steps": 500, "initial_scale": 0.5}
+    run = bvs.simulate(bvs.GradientDescent(0.05), network, key=1, **small, **settings)
+    assert bvs.compare(run, reference, primary_observables=judged).verdict == "mismatch"
 
 
 @pytest.mark.law
