@@ -45,13 +45,21 @@ def from_replicates(values: Sequence[float], extra_error: float = 0.0) -> Estima
     return with_error(float(np.mean(values)), float(np.hypot(error, extra_error)), len(values) - 1)
 
 
+def relative_spread(values: Sequence[float]) -> float:
+    """Standard deviation of positive replicates over their mean; their squares may be too small for numbers."""
+    scaled = np.asarray(values, float) / np.max(values)
+    return float(np.std(scaled, ddof=1) / np.mean(scaled))
+
+
 def differ(first: Sequence[float], second: Sequence[float], false_alarm: float = FALSE_ALARM) -> bool:
     """Whether two sets of replicates have different means, by Welch's test."""
-    variances = [float(np.var(values, ddof=1)) / len(values) for values in (first, second)]
-    gap, total = abs(float(np.mean(first) - np.mean(second))), sum(variances)
+    largest = float(np.max(np.abs([*first, *second]))) or 1.0  # the square of a rare event's probability may be 0
+    pair = [np.asarray(values, float) / largest for values in (first, second)]
+    variances = [float(np.var(values, ddof=1)) / len(values) for values in pair]
+    gap, total = abs(float(np.mean(pair[0]) - np.mean(pair[1]))), sum(variances)
     if total == 0:
         return gap > 0
-    degrees = total**2 / sum(v**2 / (len(x) - 1) for v, x in zip(variances, (first, second), strict=True))
+    degrees = total**2 / sum(v**2 / (len(x) - 1) for v, x in zip(variances, pair, strict=True))
     return 2 * float(stats.t.sf(gap / np.sqrt(total), degrees)) < false_alarm
 
 

@@ -24,7 +24,7 @@ from bayes_vs_sgd.estimate import binomial_interval, differ
 from bayes_vs_sgd.parallel import side_by_side
 from bayes_vs_sgd.report.robustness import robustness_page, robustness_rows
 from bayes_vs_sgd.robustness import draws, methods
-from bayes_vs_sgd.robustness.particles import Tilted, replicates, until_agreed
+from bayes_vs_sgd.robustness.particles import Tilted, log_interval, replicates, until_agreed
 from bayes_vs_sgd.robustness.readout import survival
 from bayes_vs_sgd.robustness.result import rounded
 from bayes_vs_sgd.robustness.tilt import Pool
@@ -400,8 +400,12 @@ def test_intervals_and_words():
     )  # Clopper and Pearson
     assert binomial_interval(0.0, 100) == (0.0, pytest.approx(1 - 0.025**0.01))
     assert [rounded(x) for x in (9.4, 370.4, 9600.1, 1_001_000.0)] == ["9", "370", "9,600", "1,000,000"]
-    assert not differ([1.0, 2.0, 3.0], [2.0, 3.0, 4.0])
-    assert differ([1.0, 1.01, 0.99], [2.0, 2.01, 1.99])
+    for unit in (1.0, 1e-100, 1e-250):  # whose squares are no numbers
+        assert not differ([1.0 * unit, 2.0 * unit, 3.0 * unit], [2.0 * unit, 3.0 * unit, 4.0 * unit])
+        assert differ([1.0 * unit, 1.01 * unit, 0.99 * unit], [2.0 * unit, 2.01 * unit, 1.99 * unit])
+        bounds = np.array(log_interval([0.1 * unit, 0.12 * unit, 0.08 * unit])) / unit
+        assert np.log(bounds / 0.1) == pytest.approx([-0.496827, 0.496827], rel=1e-5)  # 4.302653 * .2 / 3^.5
+    assert not differ([0.0, 0.0], [0.0, 0.0])
 
 
 @pytest.mark.smoke

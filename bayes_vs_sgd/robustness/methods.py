@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from .. import CORES
 from ..errors import InputError
-from ..estimate import Estimate, binomial_interval, differ, from_replicates, share_beyond
+from ..estimate import Estimate, binomial_interval, differ, from_replicates, relative_spread, share_beyond
 from ..manifest import digest
 from ..parallel import side_by_side
 from ..posterior import Posterior
@@ -116,7 +116,7 @@ def by_particles(job: Job, drawn: Draws | None = None) -> Found:
     fixed = job.settings.num_particles is not None or (drawn is not None and drawn.more is None)
     while not fixed and not found.warnings and size < MOST_PARTICLES:
         values, left = found.replicates["twice_the_moves"], job.deadline - time.monotonic()
-        error = np.std(values, ddof=1) / np.sqrt(len(values)) / np.mean(values)
+        error = relative_spread(values) / np.sqrt(len(values))
         if error <= PRECISE or left < MORE * (time.monotonic() - started):
             break
         size, started, spent = MORE * size, time.monotonic(), found.num_gradients

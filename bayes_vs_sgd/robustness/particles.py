@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from ..errors import InputError
-from ..estimate import LEVEL, differ
+from ..estimate import LEVEL, differ, relative_spread
 from ..function import Function
 from ..parallel import rounds, side_by_side
 from ..posterior import Posterior
@@ -187,7 +187,7 @@ def doubts(fewer: list[Replicate], more: list[Replicate], false_alarm: float = 1
     if differ(first, second, false_alarm):
         found.append(f"k moves give {np.mean(first):.3g}, 2k give {np.mean(second):.3g}: give more moves")
     theory = np.sqrt(np.mean([r.found.variance for r in more]))
-    spread = np.std(second, ddof=1) / np.mean(second)
+    spread = relative_spread(second)
     if spread > WIDE * theory:
         found.append(f"replicates spread {spread / theory:.1f} times as much as independent particles would")
     memory = np.mean([r.ladder.memory.max(initial=0.0) for r in more])  # their largest grows with their number
@@ -200,8 +200,8 @@ def doubts(fewer: list[Replicate], more: list[Replicate], false_alarm: float = 1
 
 def log_interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean of positive replicates times e to the power of Student's half width of the relative error."""
-    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    mean = float(np.mean(values))
     if not mean > 0:
         return 0.0, 1.0
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * error / mean
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * relative_spread(values) / np.sqrt(len(values))
     return float(mean * np.exp(-half)), float(min(mean * np.exp(half), 1.0))
