@@ -40,7 +40,6 @@ FALLING = -2.0
 """... that is, whose learning coefficient is not below 0 by so many standard errors."""
 COMMON = 100.0
 """Pull at which free energies are held against each other."""
-LAMBDA = "learning_coefficient"
 
 
 def main() -> None:
@@ -150,16 +149,13 @@ def draw(points: list[dict]) -> Figure:
     kept = [p for p in points if p["localization"] is not None]
     curve(loss, points, "data", COLOURS[0], "on the data")
     curve(loss, points, "new", COLOURS[1], "on new examples")
-    steps, optimism = [p["step"] for p in kept], [2 * p["singular_fluctuation"] / NUM_EXAMPLES for p in kept]
+    steps, (optimism, bars) = [p["step"] for p in kept], twice_an_example(kept, "singular_fluctuation")
     sums = [p["data"] + each for p, each in zip(kept, optimism, strict=True)]
     loss.plot(steps, sums, "D", color=COLOURS[2], markersize=4, label="on the data + 2\u03bd/n")
     loss.set(ylim=(-0.2, 1.2), title="loss, above the teacher's")
     curve(gap, points, "gap", COLOURS[0], "measured")
-    bars = [2 * 2 * p["singular_fluctuation_error"] / NUM_EXAMPLES for p in kept]
     gap.errorbar(steps, optimism, bars, fmt="D", color=COLOURS[2], markersize=4, label="2\u03bd/n")
-    lambdas, bars = (
-        [2 * k * p[name] / NUM_EXAMPLES for p in kept] for k, name in ((1, LAMBDA), (2, f"{LAMBDA}_error"))
-    )
+    lambdas, bars = twice_an_example(kept, "learning_coefficient")
     gap.errorbar(
         steps, lambdas, bars, fmt="s", color=COLOURS[3], markersize=4, markerfacecolor="none", label="2\u03bb/n"
     )
@@ -180,6 +176,11 @@ def draw(points: list[dict]) -> Figure:
     for axes in (off, free):
         axes.set_xlabel("step")
     return figure
+
+
+def twice_an_example(points: list[dict], name: str) -> tuple[list[float], list[float]]:
+    """Twice a value over n, and two of its standard errors."""
+    return tuple([2 * k * p[key] / NUM_EXAMPLES for p in points] for k, key in ((1, name), (2, f"{name}_error")))
 
 
 def column(points: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:

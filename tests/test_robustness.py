@@ -478,11 +478,13 @@ def test_the_page_says_when_it_is_not_to_be_trusted(x64):
     assert found.in_words().endswith("by an estimate that is not to be trusted.")
 
 
+@pytest.mark.exact
 def test_the_law_that_is_counted_among_is_named(x64):
     found = bvs.robustness(own(swing), threshold=0.5, inverse_temperature=0.0, **FEW)
     assert found.in_words().endswith("of the parameter settings, weighted by the prior, have swing > 0.5.")
 
 
+@pytest.mark.exact
 def test_the_survival_curve_begins_in_the_middle_of_the_law():
     """Of particles of many stages the middle of their values is not that of the law."""
     pool = Pool(np.repeat([3.0, 1.0, 2.0, 8.0, 9.0], 20), np.repeat([0.2, 0.3, 0.3, 0.1, 0.1], 20) / 20)
@@ -490,6 +492,7 @@ def test_the_survival_curve_begins_in_the_middle_of_the_law():
     assert survival([pool, pool], 8.0, None).thresholds[0] == 2.0
 
 
+@pytest.mark.exact
 def test_examples_that_sgd_was_not_trained_without_are_told(x64):
     found = bvs.robustness(own(swing), threshold=0.5, **FEW)
     late = replace(found, settings=found.settings | {"retrain": 3, "retrained": 1})
@@ -499,11 +502,13 @@ def test_examples_that_sgd_was_not_trained_without_are_told(x64):
     )
 
 
+@pytest.mark.exact
 def test_replicates_are_of_chains_of_their_own(load, x64):
     with pytest.raises(bvs.InputError, match="num_replicates is 100: the draws are of 64 chains"):
         bvs.robustness(load("deep_linear", **MODELS["one layer"][1]), "trigger", 4.0, num_replicates=100)
 
 
+@pytest.mark.exact
 def test_a_loss_below_the_least_that_is_known_is_told(x64):
     """The optimum that is named is the higher of two minima, at w = 1; particles come to the lower one, at w = -1."""
 
@@ -521,6 +526,7 @@ def test_a_loss_below_the_least_that_is_known_is_told(x64):
     assert not told(-1.0)
 
 
+@pytest.mark.exact
 def test_transitions_that_diverge_are_told(x64, monkeypatch):
     def judged(tree, names):
         return replace(quality(tree, names), num_divergences=100, bfmi_min=0.1)

@@ -268,8 +268,8 @@ def preconditioner(target: Posterior, dynamics: Optimizer, position: dict) -> np
     """Diagonal by which Adam and RMSprop multiply the gradient at stationarity: 1 over the root of its mean square."""
     if dynamics.rule not in ("adam", "rmsprop", "adamw"):
         return None
-    drawn = local.noise_samples(target, dynamics.gradient, position, 0, local.num_draws(target))
-    drawn += np.asarray(local.mean_gradient(target, position), float)
+    key, number = jax.random.key(0), local.num_draws(target)
+    drawn = np.asarray(local.gradient_samples(target, dynamics.gradient, position, key, number), float)
     return 1 / (np.sqrt(np.mean(drawn**2, axis=0)) + float(dynamics.hyperparameters.get("eps", 1e-8)))
 
 

@@ -93,12 +93,12 @@ class Local:
         left_out = np.array([function((total - row) / (len(rows) - 1)) for row in rows])
         return value, float(np.sqrt((len(rows) - 1) * left_out.var()))
 
-    def modes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues, ascending, and eigenvectors of the Hessian in the directions that are not flat."""
+    def modes(self, flat: float = FLAT) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues, ascending, and eigenvectors of the Hessian where they are above a share of the largest."""
         if self.hessian is None:
             raise InputError(f"modes of the Hessian need at most {DENSE:,} parameters, the model has more")
         values, vectors = np.linalg.eigh(self.hessian)
-        kept = values > FLAT * values[-1]
+        kept = values > flat * values[-1]
         return values[kept], vectors[:, kept]
 
 
@@ -112,6 +112,7 @@ def local(
     """Hessian of L and covariance of the gradient's noise at a position, or their products with random vectors."""
     size = target.model.num_parameters
     root = np.sqrt(np.ones(size) if preconditioner is None else preconditioner)
+    batch = batch_size_of(gradient, target.model.num_examples)
     if size <= DENSE:
         sharp = root[:, None] * np.asarray(hessian(target.model, position), float) * root
         covariance = noise_covariance(target, gradient, position, seed) if has_variance(gradient) else np.nan
@@ -119,9 +120,8 @@ def local(
         z = np.sqrt(size) * np.eye(size)
         h, c = z @ sharp, z @ noise
         largest = float(np.linalg.eigvalsh(sharp)[-1])
-        drawn = None if batch_size_of(gradient, target.model.num_examples) is not None else num_draws(target)
-        return Local(z, h, c, (c @ sharp, h @ noise), sharp, noise, (largest, largest), drawn)
-    batch = batch_size_of(gradient, target.model.num_examples)
+        number = num_draws(target) if batch is None else None
+        return Local(z, h, c, (c @ sharp, h @ noise), sharp, noise, (largest, largest), number)
     if batch is None:
         raise InputError(f"noise of {gradient.name}: its covariance needs at most {DENSE:,} parameters")
     rng = np.random.default_rng(seed)
@@ -183,12 +183,15 @@ def has_variance(gradient: Gradient) -> bool:
 
 def noise_samples(target: Posterior, gradient: Gradient, position: Position, seed: int, num_draws: int) -> np.ndarray:
     """Gradients drawn at a position less the mean gradient, one a row; each at the beginning of an epoch."""
-    draws = _samples(target, gradient, position, jax.random.key(seed), num_draws)
+    draws = gradient_samples(target, gradient, position, jax.random.key(seed), num_draws)
     return np.asarray(draws, float) - np.asarray(mean_gradient(target, position), float)
 
 
 @eqx.filter_jit
-def _samples(target, gradient, position, key, num_draws):
+def gradient_samples(
+    target: Posterior, gradient: Gradient, position: Position, key: Array, num_draws: int
+) -> Float[Array, "s d"]:
+    """Gradients drawn at a position, one a row; each at the beginning of an epoch."""
     keys = jax.random.split(key, num_draws)
     return jax.lax.map(lambda key: drawn(target, gradient, position, key), keys, batch_size=256)
 
@@ -247,7 +250,7 @@ def _example_traces(model, positions):
 @eqx.filter_jit
 def _drawn_traces(target, gradient, positions, key, number):
     def trace(position):
-        return _samples(target, gradient, position, key, number).var(axis=0).sum()
+        return gradient_samples(target, gradient, position, key, number).var(axis=0).sum()
 
     return jax.lax.map(trace, positions)
 
@@ -323,9 +326,7 @@ def non_degeneracy(place: Local, target: Posterior) -> Assumption:
     What matters to a run is how much of tr C is there, where nothing holds noise back: tr C - tr V'CV, V the other modes.
     """
     size, model = target.model.num_parameters, target.model
-    assert place.hessian is not None  # of few parameters
-    curvatures = np.linalg.eigvalsh(place.hessian)
-    without = float(np.mean(curvatures <= LEVEL * curvatures[-1]))
+    without = 1 - len(place.modes(LEVEL)[0]) / size
     _, vectors = place.modes()
     curved = vectors.shape[1]
     note = f"rank of the Hessian {curved} of {size}; {NO_VARIANCE}"

@@ -42,10 +42,11 @@ def audit_along_table(found: AuditAlong) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("step", justify="right")
     table.add_column("loss", justify="right")
-    for name in names(found):
+    shown = names(found)
+    for name in shown:
         table.add_column(name, justify="right", overflow="fold")
     for place in found.places:
-        cells = [Text(cell(a), COLOURS[a.word]) for a in place.assumptions if a.name in names(found)]
+        cells = [Text(cell(a), COLOURS[a.word]) for a in place.assumptions if a.name in shown]
         table.add_row(f"{place.step:,}", f"{place.loss:.5g}", *cells)
     return table
 
