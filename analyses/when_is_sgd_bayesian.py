@@ -34,8 +34,10 @@ from rich.console import Console
 from rich.table import Table
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd.assumptions import local
-from bayes_vs_sgd.assumptions.audit import constancy, preconditioner
+from bayes_vs_sgd.assumptions.central_limit import central_limit
+from bayes_vs_sgd.assumptions.entries import constancy, preconditioner
+from bayes_vs_sgd.assumptions.isotropy import isotropy
+from bayes_vs_sgd.assumptions.local import local
 from bayes_vs_sgd.assumptions.step_size import small_steps
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison import verdict as rules
@@ -288,9 +290,9 @@ class Place:
         dynamics = self.dynamics(kind, rate, batch)
         target = bvs.Posterior(self.model)
         root = preconditioner(target, dynamics, self.minimum)
-        place = local.local(target, dynamics.gradient, self.minimum, root)
-        held = [local.isotropy(place), small_steps(place, float(dynamics.step_time), dynamics.momentum)]
-        held += [local.central_limit(target, dynamics.gradient, self.minimum), constancy(target, dynamics, tree)]
+        place = local(target, dynamics.gradient, self.minimum, root)
+        held = [isotropy(place), small_steps(place, float(dynamics.step_time), dynamics.momentum)]
+        held += [central_limit(target, dynamics.gradient, self.minimum), constancy(target, dynamics, tree)]
         return [a.name for a in held if a.holds is False]
 
 

@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd.assumptions import local
 from bayes_vs_sgd.assumptions.along import optimizer_of
+from bayes_vs_sgd.assumptions.isotropy import isotropy
+from bayes_vs_sgd.assumptions.local import local
 from bayes_vs_sgd.report.audits_along import audit_along_figure, audit_along_page, audit_along_table, cell, sentence
 from bayes_vs_sgd.settings import AuditSettings
 
@@ -55,8 +56,8 @@ def test_positions_from_elsewhere_are_audited_for_the_optimiser_of_the_settings(
     assert [place.step for place in found.places] == [1, 3, 4]
     last = {a.name: a.value for a in found.places[-1].assumptions}
     assert last["small learning rate"] == pytest.approx(0.6)
-    place = local.local(bvs.Posterior(model), bvs.Minibatch(batch_size=8), {"w": jnp.asarray(values[0, -1])})
-    assert last["isotropy"] == pytest.approx(local.isotropy(place).value)
+    place = local(bvs.Posterior(model), bvs.Minibatch(batch_size=8), {"w": jnp.asarray(values[0, -1])})
+    assert last["isotropy"] == pytest.approx(isotropy(place).value)
 
 
 @pytest.mark.smoke

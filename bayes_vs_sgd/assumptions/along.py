@@ -22,9 +22,11 @@ from ..errors import InputError
 from ..model import Model
 from ..posterior import Posterior
 from ..settings import AuditSettings
-from . import local
 from .assumption import Assumption
-from .audit import DEFAULT, as_compare, at_a_point, finite_variance, in_order, preconditioner
+from .audit import DEFAULT, as_compare
+from .entries import at_a_point, finite_variance, in_order, preconditioner
+from .local import local
+from .noise import noise_samples, num_draws
 from .tails import SMALLEST
 
 NUM_TAILS = 4000
@@ -106,10 +108,10 @@ def audit_along(
     places = []
     for index, step in enumerate(steps):
         position = {site: v[index] for site, v in positions.items()}
-        place = local.local(target, dynamics.gradient, position, preconditioner(target, dynamics, position), key)
+        place = local(target, dynamics.gradient, position, preconditioner(target, dynamics, position), key)
         found = at_a_point(target, dynamics, position, place, key)
-        if (count := min(local.num_draws(target), NUM_TAILS)) >= 2 * SMALLEST:
-            noise = local.noise_samples(target, dynamics.gradient, position, key, count)
+        if (count := min(num_draws(target), NUM_TAILS)) >= 2 * SMALLEST:
+            noise = noise_samples(target, dynamics.gradient, position, key, count)
             found.append(finite_variance("noise", noise, key, independent=True))
         places.append(Place(int(step), float(losses[index]), in_order(found)))
     return AuditAlong(dynamics.settings, places)

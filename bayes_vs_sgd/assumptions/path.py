@@ -30,7 +30,9 @@ from ..results import final_positions
 from ..simulate import simulate
 from ..theory.quadratic import production_rate
 from .assumption import Assumption, from_interval, measured
-from .local import COMMUTATION, Local, drawn, mean_gradient
+from .isotropy import COMMUTATION
+from .local import Local
+from .noise import drawn, mean_gradient
 
 BALANCE, EXPONENT, REPETITION = 0.1, 0.1, 0.1
 """Margins: of the ratio of the two sides, of an exponent, of a ratio of variances."""

@@ -1,5 +1,7 @@
 """An audit as a table on the terminal, a figure, and a page."""
 
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -35,7 +37,10 @@ def audit_table(found: Audit) -> Group:
     for a in found.assumptions:
         numbers = (number(a.value), interval(a), f"{a.null:g}", f"{a.margin:g}")
         held.add_row(a.name, a.statistic, *numbers, Text(a.word, COLOURS[a.word]))
-    parts: list[Any] = [held, repairs_table(found.comparison, found.repairs)]
+    parts: list[Any] = [held]
+    if found.left_out:
+        parts.append(f"not looked at: {left_out_in_words(found)}\n")
+    parts.append(repairs_table(found.comparison, found.repairs))
     if found.models:
         models = Table(title="Which equation describes the run?", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         models.add_column("equation")
@@ -47,6 +52,12 @@ def audit_table(found: Audit) -> Group:
     if found.missing:
         parts.append(f"no time for {', '.join(found.missing)}: give --max-seconds")
     return Group(*parts, Text(found.reason, "bold"))
+
+
+def left_out_in_words(found: Audit) -> str:
+    """What was not looked at, by what that takes."""
+    groups = groupby(sorted(found.left_out.items(), key=itemgetter(1)), key=itemgetter(1))
+    return "; ".join(f"{', '.join(name for name, _ in names)} (takes {need})" for need, names in groups)
 
 
 def interval(a: Assumption) -> str:
@@ -89,6 +100,7 @@ def audit_page(found: Audit, model: Model, described: dict[str, Any], command: s
         found=found,
         rows=repair_rows(found.comparison, found.repairs),
         interval=interval,
+        left_out=left_out_in_words(found),
         figure=svg(audit_figure(found), f"Assumptions and their margins; failing: {', '.join(failing) or 'none'}"),
         model=described,
         truth=model.truth,
