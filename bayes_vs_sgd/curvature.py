@@ -19,6 +19,8 @@ DENSE = 2000
 """Most parameters for which matrices are formed."""
 LANCZOS = 40
 """Products with a vector from which extreme eigenvalues are found beyond that."""
+NUM_PRIOR_DRAWS, DENSE_PRIOR = 16, 200
+"""Draws over which the curvature of a prior is averaged; most parameters for which that is of matrices."""
 
 
 @eqx.filter_jit
@@ -65,6 +67,23 @@ def ritz_values(diagonal: Float[Array, " k"], beside: Float[Array, " j"]) -> Flo
     diagonal = jnp.where(jnp.append(True, more), diagonal, diagonal[0])
     beside = jnp.where(more, beside, 0.0)
     return jnp.linalg.eigvalsh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
+
+
+@eqx.filter_jit
+def prior_curvatures(model: Model, dense: int = DENSE_PRIOR) -> Float[Array, " d"]:
+    """Eigenvalues, ascending, of the mean Hessian of -log prior over draws of it: 1 / s^2 of normal ones of deviation s.
+
+    Above ``dense`` parameters the mean diagonal, by products with random signs: exact of normal parameters that are independent.
+    """
+    key_draws, key_signs = jax.random.split(jax.random.key(0))
+    draws = jax.vmap(model.sample_prior)(jax.random.split(key_draws, NUM_PRIOR_DRAWS))
+    vectors = jax.vmap(lambda position: ravel_pytree(position)[0])(draws)
+    unravel = ravel_pytree(jax.tree.map(lambda x: x[0], draws))[1]
+    gradient = jax.grad(lambda v: -model.log_prior(unravel(v)))
+    if vectors.shape[1] <= dense:
+        return jnp.linalg.eigvalsh(jax.lax.map(jax.jacfwd(gradient), vectors).mean(axis=0))
+    signs = jax.random.rademacher(key_signs, vectors.shape, vectors.dtype)
+    return jnp.sort((signs * jax.vmap(lambda v, z: jax.jvp(gradient, (v,), (z,))[1])(vectors, signs)).mean(axis=0))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ LEFT_OUT = 1 / 3
 ALONE = "one sampler alone"
 """Reason not to believe a sampler that is neither the model's own exact one nor a grid."""
 RELAXED = 3.0
-"""Relaxation times of the prior that a run takes at least: what is left out is then one of them."""
+"""Relaxation times of the softest direction that a run takes at least: what is left out is then one of them."""
 EXTRAPOLATED = 0.3
 """Relaxation times from which what a run lacks is told by how it moves, up to ten times as much as it does."""
 
@@ -107,7 +107,7 @@ class Chains:
     lost_step_sizes: np.ndarray | None = None
     """Of each chain that is lost."""
     relaxations: float | None = None
-    """How many relaxation times of the prior, the slowest of the law, the run has taken; None: not known."""
+    """How many relaxation times of the law's softest direction the run has taken; None: not known."""
 
     def rung(self, step_size: float) -> "Chains":
         """Chains of one step size."""
@@ -121,11 +121,11 @@ class Chains:
         return float(self.excess.mean()), mean_error(self.excess, False)
 
     def too_short(self) -> list[str]:
-        """The reason not to believe a run that what the prior alone holds has not settled in."""
+        """The reason not to believe a run in which the softest direction has not settled."""
         if self.relaxations is None or self.relaxations >= RELAXED:
             return []
         return [
-            f"the run takes {self.relaxations:.2g} relaxation times of the prior, not {RELAXED:g}: give --max-seconds"
+            f"the run takes {self.relaxations:.2g} relaxation times of the softest direction, not {RELAXED:g}: give --max-seconds"
         ]
 
     @cached_property
@@ -133,7 +133,7 @@ class Chains:
         """By how much the mean may be off while it still moves: where R-hat says that it does, or the run is too short to say.
 
         What decays by q from the first half of the draws to the second has moved the mean of all by (1 + q) / (1 - q) / 2 times
-        their difference. In a run that is too short q is that of the prior's rate, the slowest of the law; in others the
+        their difference. In a run that is too short q is that of the softest direction's rate; in others the
         difference itself is taken. None for runs of which nothing can be said.
         """
         first, second = np.array_split(self.excess.mean(axis=0), 2)

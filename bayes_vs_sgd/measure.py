@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from .model import Model
 from .pilot import OBSERVED
 from .posterior import Posterior
 from .results import whole
-from .sampler_choice import LINEAR, bias_order, choose, extrapolate, relaxation_time, sampler_of
+from .sampler_choice import LINEAR, bias_order, choose, extrapolate, relaxation_time, sampler_of, softness
 from .second_sampler import MOST_TEMPERED, by_tempering, needs_second
 from .settings import LLC, SAMPLERS
 from .simulate import simulate
@@ -65,6 +66,11 @@ class Job:
     folder: Path
     deadline: float
     progress: bool
+
+    @cached_property
+    def softness(self) -> float:
+        """Least curvature of -log p at a minimum, localisation apart."""
+        return softness(self.target)
 
     @property
     def seconds_left(self) -> float:
@@ -192,7 +198,7 @@ def _until_precise(job: Job, baseline: float) -> tuple[xr.DataTree, tuple]:
             dynamics, more = choose(job.target, job.settings, job.key, job.seconds_left, job.folder, 0.5**halvings)
             name = f"draws-{halvings}"
             continue
-        found = _estimate(tree, job.target, baseline)
+        found = _estimate(job, tree, job.target, baseline)
         _, (value, error), left, doubts = found
         reached = error <= job.settings.precision * abs(value) and (left or 0) <= job.settings.precision * abs(value)
         late = tree.attrs["stopped"] == "max_seconds" or job.seconds_left < time.monotonic() - before
@@ -243,7 +249,7 @@ def _run(job: Job, target: Posterior, dynamics: Dynamics, num_draws: int, name: 
 
 
 def _estimate(
-    tree: xr.DataTree, target: Posterior, baseline: float
+    job: Job, tree: xr.DataTree, target: Posterior, baseline: float
 ) -> tuple[Chains, tuple[float, float], float | None, list[str]]:
     """Chains, the estimate with its error, what is left of the step size's bias, and doubts."""
     chains = read_chains(tree, target, baseline, LEFT_OUT)
@@ -262,7 +268,7 @@ def _estimate(
     estimate, left = extrapolate(rungs**order, np.array(values), np.array(errors))
     slowest = chains.rung(rungs[0])
     if made["dynamics"] in ("SGLD", "SGHMC", "SGNHT"):
-        time_scale = relaxation_time(made, 1.0 + float(target.localization))
+        time_scale = relaxation_time(made, job.softness + float(target.localization))
         slowest = replace(slowest, relaxations=float(rungs[0]) * int(tree.attrs["num_steps"]) / time_scale)
         doubts += slowest.too_short()
     return slowest, (estimate.value, estimate.standard_error), left, doubts
@@ -278,7 +284,7 @@ def _delocalised(
     dynamics, more = choose(loose, job.settings, job.key, job.seconds_left, job.folder)
     try:
         other = _run(job, loose, dynamics, job.settings.num_draws, "looser", **more)
-        found = _estimate(other, loose, baseline) if other["posterior"].sizes["draw"] >= FEWEST else None
+        found = _estimate(job, other, loose, baseline) if other["posterior"].sizes["draw"] >= FEWEST else None
     except InputError:  # no draw in time, or every chain lost
         found = None
     if found is None:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .curvature import hessian_eigenvalues
+from .curvature import hessian_eigenvalues, prior_curvatures
 from .dynamics import Dynamics
 from .errors import InputError
 from .manifest import digest
@@ -132,5 +132,6 @@ def steepest(target: Posterior, positions: Position) -> float:
 
 
 def steepness(target: Posterior, sharpness: float) -> float:
-    """Curvature of -log p where that of the loss is ``sharpness`` and that of the prior is taken to be 1."""
-    return float(target.scale) * max(sharpness, 0.0) + 1.0 + float(target.localization)
+    """Largest curvature of -log p where that of the loss is ``sharpness``."""
+    prior = float(prior_curvatures(target.model)[-1])
+    return float(target.scale) * max(sharpness, 0.0) + prior + float(target.localization)

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from . import CORES
-from .curvature import hessian_eigenvalues, reference_point
+from .curvature import DENSE, hessian_eigenvalues, prior_curvatures, reference_point
 from .dynamics import MALA, NUTS, SGHMC, SGLD, SGNHT, AdamSGLD, AdjustedMCLMC, Dynamics, Grid, RMSpropSGLD
 from .errors import InputError
 from .estimate import Estimate, with_error
@@ -29,6 +29,8 @@ OVERDAMPED, UNDERDAMPED = 0.1, 0.5
 PILOT_SHARE = 0.4
 """Share of the time in which chains come to where the law is."""
 KINDS = {"sgld": SGLD, "rmsprop-sgld": RMSpropSGLD, "adam-sgld": AdamSGLD, "sghmc": SGHMC, "sgnht": SGNHT}
+FLAT, SOFTEST = 1e-5, 1e-30
+"""Curvature over the largest below which a direction is flat but for rounding; curvature of a prior that has none."""
 NUM_WARMUP = 500
 """Steps in which samplers tune themselves."""
 GRID_CHAINS = 128
@@ -117,6 +119,19 @@ def sampler_of(tree: xr.DataTree) -> dict[str, Any]:
 def bias_order(sampler: str, batch_size: int | None) -> int:
     """Order of the step size's bias: 2 of symmetric splittings with exact gradients, else 1."""
     return 2 if sampler.lower() in ("sghmc", "sgnht") and batch_size is None else 1
+
+
+def softness(target: Posterior) -> float:
+    """Least curvature of -log p at a minimum, localisation apart: of the prior alone where the loss has a flat direction.
+
+    Above 2,000 parameters it is taken to have one.
+    """
+    prior = max(float(prior_curvatures(target.model)[0]), SOFTEST)
+    if target.model.num_parameters > DENSE:
+        return prior
+    minimum = reference_point(target.model, target.center)
+    values = np.asarray(hessian_eigenvalues(target.model, minimum.position), float)
+    return prior + float(target.scale) * (values[0] if values[0] > FLAT * values[-1] else 0.0)
 
 
 def relaxation_time(sampler: dict[str, Any], curvature: float) -> float:

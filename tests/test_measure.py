@@ -1,15 +1,20 @@
 """The learning coefficient without tuning: right within its printed interval, or not trusted, on models from users' files."""
 
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from scipy import stats
+from statistical import planted_bug
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd import CORES, pilot, tempered
 from bayes_vs_sgd.claims.programs import quadratic
+from bayes_vs_sgd.curvature import NUM_PRIOR_DRAWS, hessian, prior_curvatures
 from bayes_vs_sgd.learning_coefficient import EXTRAPOLATED, LEFT_OUT, Chains
 from bayes_vs_sgd.measure import measure
-from bayes_vs_sgd.sampler_choice import choose, extrapolate, relaxation_time
+from bayes_vs_sgd.sampler_choice import choose, extrapolate, relaxation_time, softness
 from bayes_vs_sgd.second_sampler import by_tempering
 from bayes_vs_sgd.settings import LLC
 
@@ -140,7 +145,7 @@ def test_a_deep_network_is_measured_from_a_saddle(load, x64, monkeypatch):
     _, brief = distance(max_seconds=5.0, step_size=1e-6)
     assert brief.error_budget["transient"] is None
     assert brief.interval == (-np.inf, np.inf)
-    assert any("relaxation times of the prior" in warning for warning in brief.warnings)
+    assert any("relaxation times of the softest direction" in warning for warning in brief.warnings)
     monkeypatch.setattr(pilot, "MOST_HALVINGS", 3)
     with pytest.raises(bvs.InputError, match="chains are lost even at step size"):
         distance(max_seconds=40.0)
@@ -169,6 +174,51 @@ def test_relaxation_time_is_that_of_the_damped_oscillator(friction, curvature):
     found = relaxation_time({"friction": friction}, curvature)
     assert found == pytest.approx(1 / rates.min(), rel=1e-7)  # a double root is known to the square root of rounding
     assert relaxation_time({}, curvature) == 1 / curvature
+
+
+@pytest.mark.exact
+def test_curvatures_of_priors(x64):
+    """Of normal ones the eigenvalues of the precision; by signs its diagonal, exact where nothing lies beside it."""
+    precision = np.array([[2.0, 1.0], [1.0, 3.0]])
+
+    def program(x, y=None):
+        pair = numpyro.sample("pair", dist.MultivariateNormal(0.0, precision_matrix=precision))
+        wide = numpyro.sample("wide", dist.Normal(0.0, 10.0))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("y", dist.Normal(x @ pair + wide, 1.0), obs=y)
+
+    model = bvs.Model(program, data={"x": jnp.ones((4, 2)), "y": jnp.ones(4)})
+    assert prior_curvatures(model) == pytest.approx(np.sort([0.01, *np.linalg.eigvalsh(precision)]))
+    beside = 4 / np.sqrt(NUM_PRIOR_DRAWS)  # of what does not lie on the diagonal, by signs
+    assert prior_curvatures(model, dense=0) == pytest.approx([0.01, 2.0, 3.0], abs=beside)
+    assert float(prior_curvatures(model, dense=0)[0]) == pytest.approx(0.01)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("scale", [0.2, 10.0])
+def test_the_softest_direction_is_the_priors_where_the_loss_is_flat(load, x64, scale):
+    flat = bvs.Posterior(load("product", prior_scale=scale), 1.0)
+    assert softness(flat) == pytest.approx(1 / scale**2)
+    assert pilot.steepness(flat, 3.0) == pytest.approx(3.0 * float(flat.scale) + 1 / scale**2)
+    curved = bvs.Posterior(load("linear_regression", prior_scale=scale), 1.0)
+    values = np.linalg.eigvalsh(hessian(curved.model, curved.model.unconstrain(curved.model.optimum)))
+    assert softness(curved) == pytest.approx(float(curved.scale) * values[0] + 1 / scale**2)
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_a_wide_prior_is_not_reached_by_a_short_run(load, x64, monkeypatch):
+    """Flat directions of a prior of scale 10 forget in a hundred units of time; planted: in one."""
+    model = load("product", prior_scale=10.0, noise=10.0, num_examples=20)
+
+    def check():
+        found, _ = measure(model, sampler="sgld", second=False, max_seconds=3.0, progress=False)
+        assert any("relaxation times of the softest direction" in warning for warning in found.warnings)
+
+    check()
+    monkeypatch.setattr("bayes_vs_sgd.measure.softness", lambda target: 1.0)
+    with planted_bug():
+        check()
 
 
 @pytest.mark.smoke
