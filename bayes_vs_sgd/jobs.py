@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,13 +93,25 @@ def parse(verb: str, config: type | None, arguments: list[str]) -> tuple[Run, An
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        text = " ".join(re.sub(r"[╭╮╰╯│─]", " ", errors.getvalue()).split())
-        raise InputError(text.removeprefix("Parsing error ")) from None
+        raise InputError(in_plain_words(errors.getvalue(), arguments)) from None
     if unknown:
         flags = [f"--{name.replace('_', '-')}" for c in (Run, VERBS[verb][1]) for name in c.__dataclass_fields__]
         flags += [f"--model.{f.name.replace('_', '-')}" for f in dataclasses.fields(config)] if config else []
         raise InputError(f"unknown flag {unknown[0]!r}: {nearest(unknown[0], flags)}")
     return made.run, made.settings, getattr(made, "model", None)
+
+
+def in_plain_words(complaint: str, arguments: list[str]) -> str:
+    """Tyro's complaint in one line: what was given, and what is taken."""
+    text = " ".join(re.sub(r"[╭╮╰╯│─]|-{5,}", " ", complaint).split())
+    text = re.sub(r"^(Parsing error|Value error|Missing argument|Invalid choice) ", "", text)
+    found = re.match(r"Error parsing (\S+): .*Argument helptext: \1 (.*?) \(default: ", text)
+    if found is None:
+        return text
+    flag, taken = found.groups()
+    after = arguments[arguments.index(flag) + 1 :] if flag in arguments else []
+    given = takewhile(lambda word: not word.startswith("--"), after)
+    return f"{' '.join([flag, *given])}: it takes {taken.removeprefix('{None}|')}"
 
 
 def run_folder(verb: str, run: Run, settings: Any, model: Model) -> Path:
