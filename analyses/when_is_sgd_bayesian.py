@@ -38,7 +38,7 @@ from bayes_vs_sgd.assumptions.central_limit import central_limit
 from bayes_vs_sgd.assumptions.entries import constancy, preconditioner
 from bayes_vs_sgd.assumptions.isotropy import isotropy
 from bayes_vs_sgd.assumptions.local import local
-from bayes_vs_sgd.assumptions.step_size import half_edge, small_steps
+from bayes_vs_sgd.assumptions.step_size import small_steps
 from bayes_vs_sgd.cli import prepare_jax
 from bayes_vs_sgd.comparison import verdict as rules
 from bayes_vs_sgd.comparison.compare import primary
@@ -291,7 +291,7 @@ class Place:
         target = bvs.Posterior(self.model)
         root = preconditioner(target, dynamics, self.minimum)
         place = local(target, dynamics.gradient, self.minimum, root)
-        held = [isotropy(place), small_steps(place, float(dynamics.step_time), half_edge(dynamics))]
+        held = [isotropy(place), small_steps(place, dynamics)]
         held += [central_limit(target, dynamics.gradient, self.minimum), constancy(target, dynamics, tree)]
         return [a.name for a in held if a.holds is False]
 

@@ -102,7 +102,8 @@ def _travel(
     """Leg by leg, from positions on."""
     num_chains = len(next(iter(positions.values())))
     started, length, travelled = time.monotonic(), FIRST_LEG, 0
-    sharpest, halvings = steepest(target, positions), 0
+    alone = steepness(target, 0.0)  # the same in every leg
+    sharpest, halvings = steepest(target, positions, alone), 0
     step = step_of(sharpest)
     while True:
         before, values = time.monotonic(), jax.vmap(target.model.constrain)(positions)
@@ -111,7 +112,7 @@ def _travel(
         tree = simulate(sampler, target, key=key + travelled, num_steps=length, initial=values, **wanted)
         final, kept = final_positions(whole(tree))
         final = jax.tree.map(jnp.asarray, final)
-        found = steepest(target, final) if kept.all() else np.inf
+        found = steepest(target, final, alone) if kept.all() else np.inf
         if step > TOO_LONG * step_of(found):
             step, halvings = step / 2, halvings + 1
             if halvings > MOST_HALVINGS:
@@ -125,10 +126,10 @@ def _travel(
             return jax.vmap(target.model.constrain)(final), step
 
 
-def steepest(target: Posterior, positions: Position) -> float:
-    """Largest curvature of -log p where the chains are."""
+def steepest(target: Posterior, positions: Position, alone: float) -> float:
+    """Largest curvature of -log p where the chains are, from that of the law without the loss."""
     spectra = jax.vmap(lambda x: hessian_eigenvalues(target.model, x, NUM_LANCZOS, 2 * NUM_LANCZOS))(positions)
-    return steepness(target, float(spectra[:, -1].max()))
+    return alone + float(target.scale) * max(float(spectra[:, -1].max()), 0.0)
 
 
 def steepness(target: Posterior, sharpness: float) -> float:

@@ -203,7 +203,7 @@ def test_one_sharp_mode_among_thousands_is_seen():
 
     def sharpness(preconditioner=None):
         place = local(target, bvs.Minibatch(batch_size=2), position, preconditioner)
-        return step_size.small_steps(place, eta), place
+        return step_size.small_steps(place, bvs.SGD(eta, 2)), place
 
     found, place = sharpness()
     seen = np.linalg.norm(place.hessian_probes) / np.linalg.norm(place.probes)
@@ -389,7 +389,7 @@ def test_at_large_steps_its_own_equation_does_not_describe_sgd(load):
         "observables": ("mode_1",),
     }
     model, dynamics = load("linear_regression", **ONE), bvs.SGD(eta, 32)
-    study, found = ran(model, dynamics, **settings), [step_size.small_steps(at(model, dynamics)[2], eta)]
+    study, found = ran(model, dynamics, **settings), [step_size.small_steps(at(model, dynamics)[2], dynamics)]
     equation = refined_models(study, dynamics, "own", found)["anisotropic Langevin"]
     assert equation.substeps == substeps(eta, 0.1) == 13
     exact = np.log((1 - eta / 2 / 13) / (1 - eta / 2)) / 2
@@ -419,7 +419,7 @@ def test_the_weak_error_halves_with_the_learning_rate(load, eta, holds):
         "observables": ("mode_1",),
     }
     model, dynamics = load("linear_regression", **ONE), bvs.SGD(eta, 32)
-    study, found = ran(model, dynamics, **settings), [step_size.small_steps(at(model, dynamics)[2], eta)]
+    study, found = ran(model, dynamics, **settings), [step_size.small_steps(at(model, dynamics)[2], dynamics)]
     equation = refined_models(study, dynamics, "own", found)["anisotropic Langevin"]
     made = describe(study, "anisotropic Langevin", "own", equation)
     found = weak_error(study, dynamics, "own", made)
@@ -523,7 +523,7 @@ def test_nesterov_is_no_heavy_ball(load):
     dynamics = bvs.SGD(eta, 32, momentum=mu, nesterov=True)
     settings = {"learning_rate": eta, "num_steps": 128, "num_seeds": 10_000, "observables": ("mode_1",)}
     study = ran(model, dynamics, **settings)
-    held = [step_size.small_steps(at(model, dynamics)[2], eta, step_size.half_edge(dynamics))]
+    held = [step_size.small_steps(at(model, dynamics)[2], dynamics)]
     assert held[0].value == pytest.approx(eta * (1 + 2 * mu) / (1 + mu))
     models = refined_models(study, dynamics, "own", held)
     assert list(models) == ["isotropic Langevin", "anisotropic Langevin"]
@@ -551,7 +551,7 @@ def assert_described(load, dynamics, name, mistaken):
     settings = {"num_seeds": 6000, "num_steps": 500, "learning_rate": rate, "observables": ("mode_1",)}
     study = ran(model, dynamics, initial_scale=0.01, **settings)
     place = local(study.target(1.0), dynamics.gradient, study.minimum.position)
-    models = refined_models(study, dynamics, "own", [step_size.small_steps(place, rate, step_size.half_edge(dynamics))])
+    models = refined_models(study, dynamics, "own", [step_size.small_steps(place, dynamics)])
     assert describe(study, name, "own", models[name]).verdict == "match"
     assert describe(study, "mistaken", "own", mistaken).verdict == "mismatch"
 

@@ -22,7 +22,7 @@ from .local import Local, local
 from .noise import NO_VARIANCE, gradient_samples, has_variance, noise_traces, num_draws
 from .production import entropy_production, shaken_directions
 from .regularity import regularity
-from .step_size import half_edge, small_steps, stability
+from .step_size import small_steps, stability
 from .tails import SMALLEST, tail_index
 from .temperatures import one_temperature
 
@@ -99,7 +99,7 @@ def at_a_point(target: Posterior, dynamics: Optimizer, position: Position, place
     gradient, num_examples = dynamics.gradient, target.model.num_examples
     steps = (float(dynamics.step_time), dynamics.momentum, dynamics.nesterov)
     found = [central_limit(target, gradient, position, seed), isotropy(place)]
-    found += [commutation(place), small_steps(place, steps[0], half_edge(dynamics))]
+    found += [commutation(place), small_steps(place, dynamics)]
     if place.hessian is not None:
         found.append(non_degeneracy(place, target))
     if isinstance(gradient, Minibatch) and not isinstance(gradient, Fresh):

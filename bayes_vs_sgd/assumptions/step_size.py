@@ -35,9 +35,9 @@ def half_edge(dynamics: Optimizer) -> float:
     return edge(dynamics.momentum, dynamics.nesterov)
 
 
-def small_steps(place: Local, learning_rate: float, half: float = 1.0) -> Assumption:
+def small_steps(place: Local, dynamics: Optimizer) -> Assumption:
     """Eta lambda over half of where it is at the edge of stability, lambda the largest (preconditioned) curvature."""
-    low, high = (learning_rate * bound / half for bound in place.sharpness)
+    low, high = (float(dynamics.step_time) * bound / half_edge(dynamics) for bound in place.sharpness)
     note = "" if low == high else f"sharpness by {LANCZOS} Lanczos products, and how much of it they may miss"
     return from_interval("small learning rate", "learning rate x sharpness", low, (low, high), 0.0, SMALL, note)
 
