@@ -104,7 +104,7 @@ def test_compare_names_the_smallest_repair_as_its_reason(capsys):
         "--no-controls",
     ]
     assert (
-        run(["compare", *model, *toy, "--repairs", "--max-seconds", "60", "--json", "answer.json", "--out", "run"]) == 0
+        run(["compare", *model, *toy, "--repairs", "--max-seconds", "600", "--json", "answer.json", "--out", "run"]) == 0
     )
     (found,) = json.loads(Path("answer.json").read_text())["comparisons"]
     assert found["verdict"] == "mismatch"
