@@ -51,8 +51,12 @@ def test_a_stochastic_gradient_sampler_alone_is_near_or_says_that_it_is_not(netw
     made = [e for e in networks.values() if e["runs"].get("sghmc", {}).get("estimates") and e["reference"]["value"] > 0]
     small = [e for e in made if e["size"] == "1K"]
     assert np.median(np.abs(np.concatenate([benchmark.errors(e, "sghmc") for e in small]))) < 0.05
-    holds = np.concatenate([benchmark.covered(e, "sghmc") for e in made])
-    assert holds.mean() > 0.9
+    for size, fewest in (("1K", 16), ("10K", 12)):
+        entries = [e for e in made if e["size"] == size]
+        holds = np.concatenate([benchmark.covered(e, "sghmc") for e in entries])
+        assert len(entries) == 20
+        assert len(holds) >= fewest  # the others say that their budget is not known, and print no interval
+        assert holds.mean() > 0.9
     for entry in made:
         (estimate,) = entry["runs"]["sghmc"]["estimates"]
         assert not (estimate["trusted"] and None in [estimate[name] for name in benchmark.BUDGET])
