@@ -22,16 +22,18 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from .diagnostics import ESS_LIMIT, RHAT_LIMIT, ess, finite_or_none, mean_error, rhat
+from .diagnostics import finite_or_none, mean_error
 from .dynamics import NUTS
 from .errors import InputError
 from .estimate import Estimate, jackknife, with_error
 from .given import read_positions, site_values
 from .ladder import trapezoid
-from .learning_coefficient import FEWEST_DRAWS, LEFT_OUT
+from .learning_coefficient import ALONE, FEWEST_DRAWS, LEFT_OUT, read_chains
 from .observables import available, select
+from .pilot import OBSERVED
 from .posterior import Posterior
 from .results import open_run, whole
+from .sampler_choice import ACCEPTANCE
 from .simulate import simulate
 
 NUM_RUNGS, POWER = 12, 5
@@ -42,9 +44,10 @@ MOST_NUMBERS, MOST_LOSSES = 3 * 10**7, 3 * 10**8
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One place of a run: its step and loss, and what is local there.
+    """One place of a run: its step and loss, what is local there, and reasons not to believe it.
 
-    No singular fluctuation is known of one chain, nor of models without single examples or with too many or too many parameters.
+    R-hat and effective sample size are the worse of n beta L and of the scale of the weights. No singular fluctuation is known
+    of one chain, nor of models without single examples or with too many or too many parameters.
     """
 
     step: int
@@ -55,11 +58,12 @@ class Checkpoint:
     free_energy: Estimate
     rhat: float
     ess: float
+    warnings: list[str]
 
     @property
     def trusted(self) -> bool:
-        """Whether the chains there agree, and are long enough."""
-        return self.rhat < RHAT_LIMIT and self.ess >= ESS_LIMIT
+        """Whether nothing speaks against it."""
+        return not self.warnings
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -118,7 +122,7 @@ def along_training(
         (jnp.asarray(rung * float(target.inverse_temperature), float), {k: v[place] for k, v in positions.items()}),
         is_leaf=lambda x: x is None,
     )
-    dynamics = target.model.exact_sampler or NUTS()
+    dynamics = target.model.exact_sampler or NUTS(target_acceptance_rate=ACCEPTANCE)
     recorded = (
         target.model.holds_examples
         and num_chains > 1
@@ -133,7 +137,7 @@ def along_training(
         num_draws=num_draws,
         num_warmup=200 * dynamics.adaptive,
         initial={site: np.asarray(v)[place] for site, v in centers.items()},
-        observables=["loss"],
+        observables=OBSERVED,
         record_positions=recorded,
         progress=progress,
         title="along the run",
@@ -146,19 +150,22 @@ def along_training(
     drawn = made["posterior"].to_dataset().isel(draw=slice(int(LEFT_OUT * num_made), None))
     losses = np.asarray(drawn["loss"].values, float).reshape(*shape, -1)
     seen = at_centers(target, positions)
-    scale = float(target.scale)
+    parts = [made.isel(chain=_last(index, shape), missing_dims="ignore") for index in range(len(steps))]
+    around = [read_chains(part, target, loss, LEFT_OUT) for part, loss in zip(parts, seen["loss"], strict=True)]
+    alone = [] if target.model.exact_sampler else [f"{ALONE}: along a run no second one is asked"]
     return [
         Checkpoint(
             int(steps[index]),
             float(seen["loss"][index]),
             float(seen["effective_rank"][index]) if "effective_rank" in seen else None,
-            with_error(scale * (last.mean() - float(seen["loss"][index])), scale * mean_error(last, False)),
+            with_error(*chains.estimate),
             _fluctuation(target, drawn.isel(chain=_last(index, shape))) if recorded else None,
-            _integral(scale * losses[index], ladder),
-            rhat(last),
-            ess(last),
+            _integral(float(target.scale) * losses[index], ladder),
+            chains.rhat,
+            chains.ess,
+            chains.doubts() + alone,
         )
-        for index, last in enumerate(losses[:, -1])
+        for index, chains in enumerate(around)
     ]
 
 

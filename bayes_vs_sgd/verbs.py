@@ -34,6 +34,9 @@ from .store import write_file
 EARLY = 1
 """Comparisons after which there is a page to look at while the others run; the first is of plain SGD."""
 
+UNUSED_ALONG = ("sampler", "precision", "baseline", "step_size", "batch_size", "initial_scale", "second")
+"""Settings of a measurement that one along a run does not have."""
+
 
 def compare_verb(model: Model, settings: Compare, run: Run, folder: Path, console: Console) -> dict[str, Any]:
     """Compare every dynamics with the posterior, and write the page of what there is, also when interrupted."""
@@ -122,9 +125,17 @@ def llc_verb(model: Model, settings: LLC, run: Run, folder: Path, console: Conso
 def along_verb(target: Posterior, settings: LLC, run: Run, folder: Path, console: Console) -> dict[str, Any]:
     """Measure around the checkpoints of a run."""
     assert settings.along is not None
+    unused = [name for name in UNUSED_ALONG if getattr(settings, name) != getattr(LLC, name)]
+    if unused:
+        raise InputError(
+            f"{', '.join(unused)}: no part of a measurement along a run, which chooses by itself; leave it out"
+        )
     lengths = (settings.num_checkpoints, settings.chains(target.model.num_parameters), settings.num_draws)
     found = along_training(settings.along, target, run.seed, *lengths, max_seconds=settings.max_seconds)
     console.print(along_table(found))
+    for point in found:
+        if point.warnings:
+            console.print(f"not to be trusted at step {point.step:,}: {'; '.join(point.warnings)}", highlight=False)
     described = describe_model(target.model)
     write_page(console, folder / "llc.html", along_page(found, target, described, repeat()))
     more = {"inverse_temperature": float(target.inverse_temperature), "localization": settings.localization}

@@ -49,6 +49,28 @@ def test_at_every_checkpoint_of_a_regression_they_are_gaussian_integrals(load, x
         assert point.free_energy.standard_error < 0.02 * exact
         assert point.loss == pytest.approx(at_center / len(x))
         assert point.rhat < 1.05
+        assert point.trusted == (not point.warnings)
+
+
+@pytest.mark.law
+def test_what_speaks_against_a_checkpoint_is_said(load, x64):
+    """On the slope that training starts from the value is negative; one chain; NUTS, which no other sampler confirms."""
+    model = load("linear_regression", num_examples=60)
+    shared = {"key": 0, "num_chains": 2, "num_steps": 20, "num_draws": 20, "record_positions": True, "progress": False}
+    start = {name: np.full((2, *shape), 2.0) for name, shape in model.latents}
+    run = bvs.simulate(bvs.GradientDescent(learning_rate=0.3), bvs.Posterior(model), initial=start, **shared)
+    target = bvs.Posterior(model, 0.3, localization=20.0)
+    slope, end = along_training(run, target, num_checkpoints=2, num_draws=600, progress=False)
+    assert any("negative: w* is no minimum" in warning for warning in slope.warnings)
+    assert end.trusted, end.warnings
+    (lonely,) = along_training(run, target, num_checkpoints=1, num_chains=1, num_draws=20, progress=False)
+    assert any("one chain alone" in warning for warning in lonely.warnings)
+    assert not lonely.trusted
+    model = load("normal_crossing")
+    run = bvs.simulate(bvs.GradientDescent(learning_rate=0.1), bvs.Posterior(model), **shared)
+    target = bvs.Posterior(model, localization=20.0)
+    (alone,) = along_training(run, target, num_checkpoints=1, num_chains=2, num_draws=20, progress=False)
+    assert any("one sampler alone" in warning for warning in alone.warnings)
 
 
 @pytest.mark.exact

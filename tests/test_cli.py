@@ -104,7 +104,8 @@ def test_compare_names_the_smallest_repair_as_its_reason(capsys):
         "--no-controls",
     ]
     assert (
-        run(["compare", *model, *toy, "--repairs", "--max-seconds", "600", "--json", "answer.json", "--out", "run"]) == 0
+        run(["compare", *model, *toy, "--repairs", "--max-seconds", "600", "--json", "answer.json", "--out", "run"])
+        == 0
     )
     (found,) = json.loads(Path("answer.json").read_text())["comparisons"]
     assert found["verdict"] == "mismatch"
@@ -230,6 +231,9 @@ def test_llc_along_a_run(capsys):
     found = json.loads(Path("answer.json").read_text())["along"]
     assert [point["step"] for point in found] == [2, 40]
     assert {"loss", "effective_rank", "learning_coefficient", "free_energy", "rhat", "ess"} <= set(found[0])
+    assert any("effective sample size" in warning for warning in found[0]["warnings"])
+    unused = fails(capsys, *along, "--localization", "100", "--sampler", "sgld", "--baseline", "minimum")
+    assert unused.startswith("bayes-vs-sgd: sampler, baseline: no part of a measurement along a run")
     assert "give --localization" in fails(capsys, *along)
     assert "nowhere" in fails(capsys, "llc", DLN, "--along", "nowhere", "--localization", "100")
 

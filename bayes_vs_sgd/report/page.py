@@ -21,7 +21,6 @@ from ..comparison.run import Study
 from ..comparison.spectrum import Spectrum
 from ..comparison.stationarity import has_path
 from ..comparison.verdict import MATCHES
-from ..diagnostics import ESS_LIMIT, RHAT_LIMIT
 from ..free_energy import FreeEnergy
 from ..learning_coefficient import LearningCoefficient
 from ..model import Model
@@ -243,8 +242,7 @@ def along_page(found: Sequence[Checkpoint], target: Posterior, model: dict[str, 
             along_figure(found),
             "Loss, rank, and the local learning coefficient, fluctuation and free energy along training",
         ),
-        doubted=[f"{point.step:,}" for point in found if not point.trusted],
-        limits=(RHAT_LIMIT, ESS_LIMIT),
+        doubted=[(f"{point.step:,}", point.warnings) for point in found if not point.trusted],
         beta=float(target.inverse_temperature),
         gamma=float(target.localization),
         model=model,
