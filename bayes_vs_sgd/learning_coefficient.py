@@ -34,6 +34,8 @@ RELAXED = 3.0
 """Relaxation times of the softest direction that a run takes at least: what is left out is then one of them."""
 EXTRAPOLATED = 0.3
 """Relaxation times from which what a run lacks is told by how it moves, up to ten times as much as it does."""
+DEEPER = 0.05
+"""Share of the estimate by which a draw lies below a minimum that was found only where that is not the deepest."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,11 @@ def learning_coefficient(
         doubts.append("the sampler is biased at its step size; the bias is not measured here")
     if law == "none":
         doubts.append("the dynamics does not target the posterior: this is n beta (E[L] - L*) of its own law")
+    if float(target.localization) > 0:
+        doubts.append(
+            f"what the localization of {float(target.localization):g} does to it is not measured here: give the model in "
+            "place of the run"
+        )
     if run.attrs["stopped"] != "finished":
         doubts.append(f"the run was stopped early ({run.attrs['stopped']})")
     return summarise(chains, target, known, name, doubts, seconds, 0.0 if law == "exact" else None)
@@ -249,6 +256,7 @@ def summarise(
     **more: Any,
 ) -> LearningCoefficient:
     """An estimate from chains, or one that is made elsewhere, with its budget of errors."""
+    doubts = doubts + deeper(chains, name)
     value, error = chains.estimate if estimate is None else estimate
     low, high = with_error(value, error).interval
     facts = target.model.truth.get("learning_coefficient")
@@ -285,6 +293,16 @@ def summarise(
         divergence_rate=chains.diverging,
         **more,
     )
+
+
+def deeper(chains: Chains, baseline: str) -> list[str]:
+    """The reason not to believe a minimum that was found where draws have smaller losses."""
+    lowest = float(chains.excess.min())
+    if baseline != "minimum" or lowest >= -DEEPER * abs(chains.estimate[0]):
+        return []
+    return [
+        f"n beta L of a draw is {-lowest:.2g} below that of the minimum found: the value is too small by as much at least"
+    ]
 
 
 def baselines(target: Posterior, wanted: str | None = None) -> tuple[dict[str, dict[str, Any]], str]:

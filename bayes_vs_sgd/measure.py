@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .curvature import reference_point
 from .diagnostics import mean_error
 from .dynamics import Dynamics
 from .errors import InputError, nearest
@@ -149,12 +150,15 @@ def measure_posterior(
 
 
 def posterior(model: Model, settings: LLC) -> Posterior:
-    """Target at the wanted inverse temperature, 1/log n by default."""
+    """Target at the wanted inverse temperature, 1/log n by default; the pull is to a minimum that is found if none is known."""
     beta = settings.inverse_temperature
     beta = 1 / math.log(max(model.num_examples, 3)) if beta is None else beta
     if not (np.isfinite(beta) and beta > 0):
         raise InputError(f"inverse_temperature is {beta}: n beta must be finite and > 0 (1/log n by default)")
-    return Posterior(model, beta, settings.localization)
+    center = None
+    if settings.localization > 0 and model.optimum is None:
+        center = model.constrain(reference_point(model).position)
+    return Posterior(model, beta, settings.localization, center)
 
 
 def _check(target: Posterior, settings: LLC) -> None:
@@ -314,9 +318,9 @@ def _second(
         return None, [f"{ALONE}: the second was not asked"]
     if job.target.model.num_parameters > MOST_TEMPERED:
         return None, [f"{ALONE}: above {MOST_TEMPERED} parameters no second one is asked"]
-    place, longest = job.folder / "particles", job.settings.max_seconds
+    left = max(job.seconds_left + (1 - FIRST_SHARE) * job.settings.max_seconds, 0.0)
     found, doubts = by_tempering(
-        job.target, job.key, baseline, folder=place, quiet=not job.progress, max_seconds=longest
+        job.target, job.key, baseline, folder=job.folder / "particles", quiet=not job.progress, max_seconds=left
     )
     if not found:
         return None, doubts

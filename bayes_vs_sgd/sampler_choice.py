@@ -35,8 +35,8 @@ NUM_WARMUP = 500
 """Steps in which samplers tune themselves."""
 GRID_CHAINS = 128
 """Chains of a grid, whose draws are independent and cheapest side by side."""
-FRICTION = 2.0
-"""Of underdamped samplers without gradient noise: critical where the prior alone bends the law."""
+CRITICAL = 2.0
+"""Friction over the root of the curvature at which an underdamped sampler forgets soonest."""
 ACCEPTANCE = 0.95
 """Of NUTS: near crossings its default makes trajectories diverge."""
 
@@ -66,7 +66,8 @@ def choose(
         made = {"nuts": NUTS(target_acceptance_rate=ACCEPTANCE), "mala": MALA(), "mclmc": AdjustedMCLMC()}[name]
         return made, {"num_warmup": NUM_WARMUP}
     options: dict[str, Any] = {"batch_size": settings.batch_size}
-    options |= {"friction": FRICTION} if name == "sghmc" and settings.batch_size is None else {}
+    if name == "sghmc" and settings.batch_size is None:  # no gradient noise to be damped
+        options["friction"] = critical_friction(target)
     rungs = LINEAR if bias_order(name, settings.batch_size) == 1 else QUADRATIC
     counts = [round(settings.chains(model.num_parameters) / rung) for rung in rungs]
     counts[-1] += -sum(counts) % CORES  # else an odd chain leaves all of them to one core
@@ -119,6 +120,12 @@ def sampler_of(tree: xr.DataTree) -> dict[str, Any]:
 def bias_order(sampler: str, batch_size: int | None) -> int:
     """Order of the step size's bias: 2 of symmetric splittings with exact gradients, else 1."""
     return 2 if sampler.lower() in ("sghmc", "sgnht") and batch_size is None else 1
+
+
+def critical_friction(target: Posterior) -> float:
+    """Critical where prior and localisation alone bend the law; where they do not, as at a curvature of 1."""
+    alone = float(prior_curvatures(target.model)[0]) + float(target.localization)
+    return CRITICAL * math.sqrt(alone if alone > 0 else 1.0)
 
 
 def softness(target: Posterior) -> float:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from .estimate import Estimate, from_replicates
-from .parallel import side_by_side
+from .parallel import rounds, side_by_side
 from .posterior import Posterior
 from .settings import LLC
 from .tempered import REMEMBERED, FromPrior, at_particles, enough_moves, tempered
@@ -34,8 +34,8 @@ def by_tempering(
 ) -> tuple[dict[str, Estimate], list[str]]:
     """N beta (E[L] - L*) and the mean log squared norm by particles from the prior, with reasons not to believe them.
 
-    Nothing where a trial of how many moves are enough would take longer than ``max_seconds``; replicates are made whatever they
-    take.
+    Nothing where the next trial of how many moves are enough, and the replicates after it, would take longer than
+    ``max_seconds``; where the first trial is enough replicates are made whatever they take.
     """
 
     def say(line: str) -> None:
@@ -44,7 +44,8 @@ def by_tempering(
 
     seed = jax.random.key(key)
     path = FromPrior(target)
-    num_moves = 2 * enough_moves(path, num_particles, 0.8, jax.random.fold_in(seed, 2), folder, say, max_seconds)
+    trial = max_seconds / (1 + 2 * rounds(num_replicates))  # the replicates have twice its moves
+    num_moves = 2 * enough_moves(path, num_particles, 0.8, jax.random.fold_in(seed, 2), folder, say, trial)
     if not num_moves:
         return {}, [
             f"tempered particles, the second sampler, do not mix within {max_seconds:.0f} s: give --max-seconds"

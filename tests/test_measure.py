@@ -10,10 +10,11 @@ from scipy import stats
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd import CORES, pilot, tempered
 from bayes_vs_sgd.claims.programs import quadratic
-from bayes_vs_sgd.curvature import NUM_PRIOR_DRAWS, hessian, prior_curvatures
-from bayes_vs_sgd.learning_coefficient import EXTRAPOLATED, LEFT_OUT, Chains
-from bayes_vs_sgd.measure import measure
-from bayes_vs_sgd.sampler_choice import choose, extrapolate, relaxation_time, softness
+from bayes_vs_sgd.curvature import NUM_PRIOR_DRAWS, hessian, hessian_eigenvalues, loss_and_gradient, prior_curvatures
+from bayes_vs_sgd.estimate import with_error
+from bayes_vs_sgd.learning_coefficient import EXTRAPOLATED, LEFT_OUT, Chains, deeper
+from bayes_vs_sgd.measure import measure, posterior
+from bayes_vs_sgd.sampler_choice import choose, critical_friction, extrapolate, relaxation_time, softness
 from bayes_vs_sgd.second_sampler import by_tempering
 from bayes_vs_sgd.settings import LLC
 
@@ -110,6 +111,40 @@ def test_a_network_that_the_library_has_never_seen(x64):
     assert abs(second["value"] - exact) < stats.t.isf(1e-6 / 2, 3) * second["standard_error"]
 
 
+@pytest.mark.exact
+def test_a_pull_is_to_the_minimum_that_is_found_where_none_is_known(x64):
+    model = two_units()
+    target = posterior(model, LLC(localization=10.0))
+    assert hessian_eigenvalues(model, target.center)[0] > -1e-6
+    slopes = loss_and_gradient(model, target.center)[1]
+    assert max(float(np.abs(slope).max()) for slope in slopes.values()) < 1e-4
+
+
+@pytest.mark.exact
+def test_draws_below_the_minimum_that_was_found_are_told():
+    excess = np.array([[0.5, 1.0, 1.5, -0.2]])
+    (doubt,) = deeper(Chains(excess, excess, 0), "minimum")
+    assert doubt.startswith("n beta L of a draw is 0.2 below that of the minimum found")
+    assert deeper(Chains(excess, excess, 0), "optimum") == []
+    assert deeper(Chains(np.maximum(excess, -0.01), excess, 0), "minimum") == []
+
+
+@pytest.mark.law
+def test_samplers_that_part_are_not_trusted(load, x64, monkeypatch):
+    """A second sampler that says twice the value, or the value with an error as large as itself (both planted)."""
+    model = load("linear_regression", num_examples=200)
+    exact = bvs.learning_coefficient(model, num_draws=40, **QUICK).finite_n_reference["value"]
+
+    def planted(value, error):
+        said = {"value": with_error(value, error), "log_squared_norm": with_error(0.0, 100.0)}
+        monkeypatch.setattr("bayes_vs_sgd.measure.by_tempering", lambda *_, **__: (said, []))
+        return bvs.learning_coefficient(model, sampler="nuts", num_draws=400, **QUICK)
+
+    assert not any("tempered particles" in doubt for doubt in planted(exact, 0.01 * exact).warnings)
+    assert any("for n beta L, the chains" in doubt for doubt in planted(2 * exact, 0.01 * exact).warnings)
+    assert any("too wide to confirm it" in doubt for doubt in planted(exact, exact).warnings)
+
+
 @pytest.mark.law
 @pytest.mark.parametrize("sampler", ["sghmc", pytest.param("sgld", marks=pytest.mark.slow)])
 def test_step_sizes_are_extrapolated_to_zero(load, x64, sampler):
@@ -198,6 +233,10 @@ def test_curvatures_of_priors(x64):
 def test_the_softest_direction_is_the_priors_where_the_loss_is_flat(load, x64, scale):
     flat = bvs.Posterior(load("product", prior_scale=scale), 1.0)
     assert softness(flat) == pytest.approx(1 / scale**2)
+    assert relaxation_time({"friction": critical_friction(flat)}, softness(flat)) == pytest.approx(scale, rel=1e-3)
+    assert critical_friction(bvs.Posterior(flat.model, 1.0, localization=3.0)) == pytest.approx(
+        2 * (1 / scale**2 + 3) ** 0.5
+    )
     assert pilot.steepness(flat, 3.0) == pytest.approx(3.0 * float(flat.scale) + 1 / scale**2)
     curved = bvs.Posterior(load("linear_regression", prior_scale=scale), 1.0)
     values = np.linalg.eigvalsh(hessian(curved.model, curved.model.unconstrain(curved.model.optimum)))
@@ -268,6 +307,8 @@ def test_a_run_has_the_doubts_that_a_measurement_has(load, x64):
 
     assert not any("one sampler alone" in doubt for doubt in measured(model.exact_sampler).warnings)
     assert any("one sampler alone" in doubt for doubt in measured(bvs.MALA(1e-3)).warnings)
+    local = bvs.Posterior(model, target.inverse_temperature, localization=5.0)
+    assert any("the localization of 5 does" in doubt for doubt in measured(model.exact_sampler, target=local).warnings)
     biased = measured(bvs.SGLD(1e-3))
     assert biased.error_budget["discretisation"] is None
     assert any("biased at its step size" in doubt for doubt in biased.warnings)
