@@ -241,11 +241,13 @@ def scatter(found: dict[str, Any]) -> Any:
     axes = figure.subplots()
     sizes, markers = ("1K", "10K", "100K", "1M"), "o^sv"
     samplers = sorted({s for e in found.values() for s in e["runs"]}, key=lambda s: (s != "gibbs", s))
+    below = 0
     for entry in found.values():
         for sampler, made in entry["runs"].items():
             if not made["estimates"]:
                 continue
             value, known = np.mean([x["value"] for x in made["estimates"]]), entry["lambda"] or entry["global_lambda"]
+            below += value <= 0
             filled = {} if entry["lambda"] else {"markerfacecolor": "none"}
             axes.plot(
                 known, value, markers[samplers.index(sampler) % 4], color=COLOURS[sizes.index(entry["size"])],
@@ -254,6 +256,8 @@ def scatter(found: dict[str, Any]) -> Any:
     ends = [e["lambda"] or e["global_lambda"] for e in found.values()]
     ends = [min(x for x in ends if x > 0), max(ends)]
     axes.plot(ends, ends, color="#888888", linewidth=1)
+    if below:
+        axes.text(0.98, 0.02, f"below 0: {below}", transform=axes.transAxes, ha="right", fontsize=8)
     for marker, sampler in zip(markers, samplers, strict=False):
         axes.plot([], [], marker, color="#888888", label=sampler)
     for size, shade in zip(sizes, COLOURS, strict=False):

@@ -45,6 +45,8 @@ RATIOS, MIDDLE = (1.25, 2.0, 4.0, 8.0), 4.0
 EPSILONS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
 NUM_EXAMPLES = 100_000
 """So many that the data's own C is the expected one: its entries vary by sqrt(8 / n), a hundredth."""
+NUM_STEPS = 2000
+"""Of gradient descent."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ def main() -> None:
         every = 1 if place in (0, len(SERIES) - 1) else 2
         wanted += [(name, replace(rule, epsilon=epsilon), MIDDLE) for epsilon in EPSILONS[::every]]
     points = [measure(*point, arguments.num_seeds, seed) for seed, point in enumerate(wanted)]
-    write_analysis(arguments.out, "optimizers", points, draw(points))
+    still = descent(arguments.num_seeds, len(points))
+    print(f"gradient descent: temperatures over SGD's {still[0]:.2g}, {still[1]:.2g}")
+    write_analysis(arguments.out, "optimizers", {"points": points, "gradient_descent": still}, draw(points, still))
 
 
 def measure(series: str, rule: Rule, ratio: float, num_seeds: int, seed: int) -> dict:
@@ -139,7 +143,19 @@ def measure(series: str, rule: Rule, ratio: float, num_seeds: int, seed: int) ->
     return point
 
 
-def draw(points: list[dict]) -> Figure:
+def descent(num_seeds: int, seed: int) -> list[float]:
+    """Temperatures of both modes over SGD's, where runs of gradient descent from prior draws end."""
+    rule, curvatures = Rule("SGD"), (MIDDLE**0.5, MIDDLE**-0.5)
+    model = bvs.load_model(MODEL, data_seed=seed, covariance=curvatures, num_examples=NUM_EXAMPLES)
+    tree = bvs.simulate(
+        bvs.GradientDescent(rule.step), bvs.Posterior(model), key=seed, num_chains=num_seeds, num_steps=NUM_STEPS,
+        num_draws=1, observables=["loss"], record_positions=True, progress=False,
+    )  # fmt: skip
+    variances = np.asarray(tree["posterior"]["w"].values, float)[:, -1].var(axis=0)
+    return [float(h * v / rule.temperature(h)) for h, v in zip(curvatures, variances, strict=True)]
+
+
+def draw(points: list[dict], still: list[float]) -> Figure:
     """The misfit against the ratio, a line a rule; and the ratio that is still within the margin, against epsilon."""
     figure = new_figure(9.2, 3.8)
     left, right = figure.subplots(1, 2)
@@ -152,6 +168,8 @@ def draw(points: list[dict]) -> Figure:
             at = p["ratio"] * 1.025 ** (place - 2)
             left.errorbar(at, p["misfit"], TWO_SIDED * p["error"], color=colour, fmt=mark, ms=4, lw=1)
         left.plot([], [], f"-{mark}", color=colour, ms=4, lw=1, label=rule.name)
+    least = 10.0 ** np.ceil(np.log10(max(still)))
+    left.plot([], [], " ", label=f"gradient descent: below\n{least:.0e} of SGD's T")
     left.set_xscale("log")
     left.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
     left.set_xlabel("ratio of the curvatures")
