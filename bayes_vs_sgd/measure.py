@@ -49,7 +49,7 @@ FEWEST = 20
 """Draws of a chain."""
 MOST_HALVINGS = 6
 """Times that a step size at which chains are lost is halved."""
-FIRST_SHARE = 0.6
+FIRST_SHARE = 0.5
 """Share of the time that the first of two samplers has."""
 APART = 3.0
 """Standard errors by which two samplers may differ."""

@@ -40,14 +40,14 @@ def not_refused(model, *args, **settings):
     "case", [c if c in ("tempered", "network") else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
 )
 def test_it_is_the_exact_one(case, load, x64):
-    """Within Student's quantile at a false alarm of 1e-6, and within .1 nat."""
+    """Within .1 nat, which is three to eight standard errors; four replicates alone would allow 130 of them."""
     name, config, beta = CASES[case]
     model = load(name, **config)
     found = not_refused(model, beta, num_particles=1000)
     evidence, integral = found.log_evidence, found.thermodynamic_integration
     gap = evidence.value - exact(model, name, beta)
-    assert abs(gap) < stats.t.isf(RATE / 2, 3) * evidence.standard_error
     assert abs(gap) < 0.1
+    assert evidence.standard_error < 0.1
     assert found.trusted, found.warnings
     assert abs(integral.value - evidence.value) < 3 * np.hypot(integral.standard_error, evidence.standard_error)
 
