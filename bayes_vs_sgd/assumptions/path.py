@@ -7,7 +7,8 @@ All are means over independent chains, continued from where the ensemble ended.
 - Currents: in the plane (u, v) the area swept a unit of time is :math:`E[x\,dy - y\,dx] = 2 Q_{xy}\,dt`, Q = K S - D, zero under
   detailed balance.
 - Diffusion: the mean square displacement grows as the lag to a power; for a linear process with the drift and noise at the
-  minimum it is :math:`2\,\mathrm{tr}(S - (I - \eta H)^k S)`, also no straight line, and that is the null.
+  minimum it is :math:`2\,\mathrm{tr}(S - (I - \eta H)^k S)`, also no straight line, and that is the null; in flat
+  directions it is :math:`k \eta^2\,\mathrm{tr}\,C`, of steps that nothing pulls back.
 - Repetition: the noise summed over as many steps as an epoch has, over that of independent batches: 1 with replacement, 0
   where an epoch uses every example once.
 """
@@ -153,13 +154,13 @@ def anomalous_diffusion(paths: Float[np.ndarray, "chain step d"], place: Local, 
     mean = squares.mean(axis=0)
     value = weights @ np.log(mean)
     error = float((squares @ (weights / mean)).std(ddof=1) / np.sqrt(len(squares)))
-    values, noise, _ = linearised(place)
-    friction = 2 * values - learning_rate * values**2 * (
-        learning_rate * values[-1] < 2
-    )  # of the steps, else of the equation
-    null = [
-        2 * np.sum(learning_rate * np.diag(noise) / friction * (1 - (1 - learning_rate * values) ** k)) for k in LAGS
-    ]
+    assert place.hessian is not None  # of few parameters
+    assert place.noise is not None
+    values, vectors = np.linalg.eigh(place.hessian)
+    kept = 1 - learning_rate * values  # of a step
+    friction = 2 - learning_rate * values * (learning_rate * values[-1] < 2)  # of the steps, else of the equation
+    kicks = 2 * learning_rate**2 * np.einsum("ij,ik,kj->j", vectors, place.noise, vectors) / friction
+    null = [np.sum(kicks * kept ** np.arange(k)[:, None]) for k in LAGS]  # a geometric series: flat directions too
     expected = float(weights @ np.log(null))
     note = f"exponent {value:.3f} where a linear process has {expected:.3f}"
     statistic = "exponent of the displacement less the linear one's"

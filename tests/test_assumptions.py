@@ -1,0 +1,40 @@
+"""Assumptions of the Langevin audit, each on a law that is known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from statistical import assert_mean, planted_bug
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.assumptions.local import local
+from bayes_vs_sgd.assumptions.path import LAGS, anomalous_diffusion
+from bayes_vs_sgd.claims.programs import quadratic
+
+
+def at_the_minimum(hessian, noise, num_examples=16):
+    """Target, position, Hessian and noise of a quadratic under SGD of batch one."""
+    model = quadratic(np.diag(hessian), np.diag(noise), num_examples)
+    target, position = bvs.Posterior(model), model.unconstrain(model.optimum)
+    return target, position, local(target, bvs.Minibatch(batch_size=1), position)
+
+
+@pytest.mark.law
+def test_a_linear_process_diffuses_as_a_linear_one_in_flat_directions_too(x64):
+    """Curvatures 1 and 1e-4: the displacement is of both, and so is that of the null; planted: one of the steep one alone."""
+    rate, h = 0.1, np.array([1.0, 1e-4])
+    _, _, place = at_the_minimum(h, (1.0, 1.0))
+    rng = np.random.default_rng(0)
+    steps = [rng.normal(size=(2000, 2)) * np.sqrt(rate / (2 * h - rate * h**2))]
+    for kick in rng.normal(size=(2 * LAGS[-1] - 1, 2000, 2)):
+        steps.append((1 - rate * h) * steps[-1] - rate * kick)
+    paths = np.stack(steps, axis=1)
+
+    def assert_linear(place):
+        found = anomalous_diffusion(paths, place, rate)
+        assert_mean(found.value, (found.interval[1] - found.value) / 1.96, expected=0.0, detects=0.1)
+
+    assert_linear(place)
+    assert anomalous_diffusion(paths, place, rate).holds
+    with planted_bug():
+        assert_linear(dataclasses.replace(place, noise=np.diag([1.0, 0.0])))
