@@ -55,7 +55,7 @@ def test_rmsprops_weak_error_is_quartered(load):
     )  # fmt: skip
     study = bvs.Study(model, settings, progress=False, own={"own": Walk(dynamics)})
     study.trees["own"] = study.ensemble("own", dynamics, study.target(study.scale), 0.0), None
-    made = describe(study, "RMSprop's equation", "own", own_equation(dynamics, SUBSTEPS))
+    made = describe(study, "RMSprop's equation", "own", own_equation(dynamics, SUBSTEPS, 8))
     found = weak_error(study, dynamics, "own", made)
     width = next(e for e in made.effects if e.kind == "log_deviation_ratio")
     expected, error = log_spread_ratio(ETA, BATCH, DECAY, TAKEN, SUBSTEPS, 0)
@@ -77,7 +77,7 @@ def test_the_square_root_rule():
     """The equation of the half is the equation itself, in a quarter of the time a step."""
     adam = bvs.Adam(0.02, 8, b1=0.9, b2=0.99, eps=1e-6)
     half = halved(adam)
-    whole, scaled = own_equation(adam, 4).scaled(0.25).settings, own_equation(half, 4).settings
+    whole, scaled = own_equation(adam, 4, 64).scaled(0.25).settings, own_equation(half, 4, 64).settings
     assert whole == pytest.approx(scaled)
     assert half.batch_size == 2
     shuffled = bvs.Optimizer(optax.rmsprop, 8, "shuffled", learning_rate=0.02, initial_scale=0.5)

@@ -8,11 +8,12 @@ from jaxtyping import Array, Float
 
 from ..curvature import DENSE
 from ..dynamics.gradients import Fresh, Gradient, Minibatch
+from ..dynamics.noise import batch_size_of
 from ..model import Position
 from ..posterior import Posterior
 from .assumption import Assumption, from_interval, measured
 from .local import NUM_PROBES
-from .noise import NO_VARIANCE, batch_size_of, has_variance, noise_rows, noise_samples, num_draws
+from .noise import NO_VARIANCE, has_variance, noise_rows, noise_samples, num_draws
 
 KURTOSIS = 1.0
 """Margin of the excess kurtosis."""

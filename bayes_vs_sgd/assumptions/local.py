@@ -20,10 +20,11 @@ from jaxtyping import Array, Float
 
 from ..curvature import DENSE, LANCZOS, hessian, hessian_eigenvalues
 from ..dynamics.gradients import Gradient
+from ..dynamics.noise import batch_size_of
 from ..errors import InputError
 from ..model import Position
 from ..posterior import Posterior
-from .noise import batch_size_of, has_variance, noise_covariance, num_draws
+from .noise import has_variance, noise_covariance, num_draws
 
 NUM_PROBES = 32
 """Random vectors beyond 2,000 parameters."""

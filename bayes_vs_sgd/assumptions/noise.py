@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..curvature import DENSE, example_gradients
-from ..dynamics.gradients import Fresh, Gradient, Minibatch, Shuffled
-from ..dynamics.noise import GaussianNoise, StableNoise
+from ..dynamics.gradients import Gradient
+from ..dynamics.noise import StableNoise, batch_size_of
 from ..model import Position
 from ..posterior import Posterior
 
@@ -17,16 +17,6 @@ MOST_DRAWS_OF_A_TRACE = 1000
 MOST_NUMBERS = 4 * 10**7
 """Numbers in the gradients drawn at a position."""
 NO_VARIANCE = "the noise has no variance, so there is no covariance to look at"
-
-
-def batch_size_of(gradient: Gradient, num_examples: int) -> float | None:
-    """B of noise that has the covariance C/B, of batches without repetition B (n - 1)/(n - B); None where it has another."""
-    if isinstance(gradient, Fresh) or not isinstance(gradient, (Minibatch, GaussianNoise)):
-        return None
-    batch = float(gradient.batch_size)
-    if not isinstance(gradient, Shuffled):
-        return batch
-    return batch * (num_examples - 1) / (num_examples - batch) if batch < num_examples else np.inf
 
 
 def has_variance(gradient: Gradient) -> bool:

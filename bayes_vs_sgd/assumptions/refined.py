@@ -42,7 +42,7 @@ from ..dynamics import (
 )
 from ..dynamics.base import Dynamics
 from ..dynamics.gradients import Minibatch
-from ..dynamics.noise import NoisyGradient
+from ..dynamics.noise import NoisyGradient, noise_batch
 from ..dynamics.white_noise import WhiteNoise
 from . import path
 from .assumption import Assumption
@@ -99,39 +99,41 @@ def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assu
     """
     if not isinstance(dynamics.gradient, Minibatch) or dynamics.objective != "loss":
         return {}
-    rate, batch, rule = float(dynamics.step_time), float(dynamics.gradient.batch_size), dynamics.rule
-    noise, momentum = GaussianNoise(batch), dynamics.momentum
+    number, batch = study.model.num_examples, noise_batch(dynamics.gradient, study.model.num_examples)
+    if not np.isfinite(batch):
+        return {}
+    rate, rule, momentum = float(dynamics.step_time), dynamics.rule, dynamics.momentum
     sharp = next((a.value for a in held if a.name == "small learning rate"), 0.0)
     margin = study.margins["log_deviation_ratio"]
     longer = substeps(sharp * half_edge(dynamics) / (1 - momentum), margin)  # steps of eta / (1 - mu)
     parts = substeps(sharp, margin) if is_underdamped(dynamics) else longer
     if rule in ADAPTIVE:
-        return {own_name(dynamics): own_equation(dynamics, longer)}
+        return {own_name(dynamics): own_equation(dynamics, longer, number)}
     if rule != "sgd":
         return {}
 
     white = WhiteNoise.heating(study.scale, rate, momentum)
     found: dict[str, Dynamics] = {"isotropic Langevin": StochasticGradientFlow(rate / (1 - momentum), white, longer)}
-    found |= {own_name(dynamics): own_equation(dynamics, parts)}
+    found |= {own_name(dynamics): own_equation(dynamics, parts, number)}
     if not momentum:
-        found |= {"second-order anisotropic": StochasticGradientFlow(rate, noise, parts, order=2)}
+        found |= {"second-order anisotropic": StochasticGradientFlow(rate, GaussianNoise(batch), parts, order=2)}
     failing = {a.name: a for a in held if a.holds is False}
     if (tail := failing.get("finite variance of the noise")) is not None:
         heavy = stable_noise(study, dynamics, study.trees[name][0], tail)
-        found |= {"stable Levy-driven": own_equation(dynamics, parts, heavy)}
+        found |= {"stable Levy-driven": own_equation(dynamics, parts, number, heavy)}
     slow = failing.get("diffusion")
     if slow is not None and -1 < slow.value < 0:
         found |= {"time-fractional Langevin": waiting_clock(study, 1 + slow.value, rate)}
     return found
 
 
-def own_equation(dynamics: Optimizer, parts: int, noise: NoisyGradient | None = None) -> Dynamics:
+def own_equation(dynamics: Optimizer, parts: int, num_examples: int, noise: NoisyGradient | None = None) -> Dynamics:
     """The equation of an optimiser; SGD's is underdamped with heavy-ball momentum, and by default has the noise of its batches.
 
     Nesterov's momentum, whose friction grows with the curvature, has none here, and gets the overdamped one of its time scale,
     eta / (1 - mu) a step.
     """
-    rate, batch, rule = float(dynamics.step_time), float(dynamics.batch_size or 1), dynamics.rule
+    rate, batch, rule = float(dynamics.step_time), noise_batch(dynamics.gradient, num_examples), dynamics.rule
     if rule in ADAPTIVE:
         hyper = {k: float(v) for k, v in dynamics.hyperparameters.items()}
         decays = [hyper.get(name, default) for name, default in DECAYS[rule].items()]

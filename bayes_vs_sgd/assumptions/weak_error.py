@@ -80,7 +80,7 @@ def at_half(study: Study, dynamics: Optimizer, plain: str, described: Descriptio
     name, num_steps = f"{plain} {HALF}", int(study.trees[plain][0].attrs["num_steps"])
     study.own[name] = Walk(half, longer=max(round(times * num_steps / study.settings.num_steps), 1))
     study.trees[name] = study.ensemble(name, half, study.target(study.scale), deadline=0.0), None
-    equation = own_equation(half, max(described.settings["substeps"] // times, 1))
+    equation = own_equation(half, max(described.settings["substeps"] // times, 1), study.model.num_examples)
     return describe(study, f"{described.dynamics} {HALF}", name, equation)
 
 

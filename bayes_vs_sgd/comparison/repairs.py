@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..dynamics import GaussianNoise, Minibatch, Optimizer
-from ..dynamics.gradients import Gradient
+from ..dynamics.noise import noise_batch
 from ..dynamics.white_noise import WhiteNoise
 from ..errors import InputError
 from .plan import Walk
@@ -37,7 +37,7 @@ REPAIRS = {
 """What each repair does; the last costs a pass over all examples a step, and is tried last."""
 
 
-def possible(dynamics: Optimizer) -> list[str]:
+def possible(dynamics: Optimizer, num_examples: int) -> list[str]:
     """Repairs that change something of an optimiser."""
     gradient = dynamics.gradient
     without = set()
@@ -47,6 +47,8 @@ def possible(dynamics: Optimizer) -> list[str]:
         without |= {"independent batches"}
     if not isinstance(gradient, Minibatch):
         without |= {"independent batches", "central limit"}
+    if noise_batch(gradient, num_examples) == np.inf:  # every epoch is one batch, without noise
+        without |= {"central limit", "small learning rate"}
     if not isinstance(gradient, Minibatch) or gradient.batch_size < 2:
         without |= {"small learning rate"}
     if dynamics.objective == "posterior":
@@ -69,39 +71,32 @@ def repaired(study: Study, dynamics: Optimizer, names: Iterable[str], start: dic
         Positions drawn from the posterior, where the start is repaired.
     """
     names, settings = set(names), dict[str, Any](dynamics.hyperparameters) | dict(dynamics.options)
-    gradient, rate = dynamics.gradient, float(dynamics.step_time)
+    gradient: Any = dynamics.gradient
+    rate, number = float(dynamics.step_time), study.model.num_examples
     factory: Any = dynamics.factory.function
     longer = 1
     if "update rule" in names:
         import optax
 
         factory, rate, settings = optax.sgd, study.learning_rate, {}
-    batch = getattr(gradient, "batch_size", None)
+    if "independent batches" in names:
+        gradient = Minibatch(batch_size=gradient.batch_size)
     if "small learning rate" in names:
-        assert batch is not None  # a minibatch
-        half = batch // 2
-        rate, longer, batch = rate * half / batch, -(-batch // half), half
+        smaller = type(gradient)(batch_size=gradient.batch_size // 2)
+        share = noise_batch(smaller, number) / noise_batch(gradient, number)
+        rate, longer, gradient = rate * share, int(np.ceil(1 / share)), smaller
     momentum = float(settings.get("momentum", 0.0))
     if "isotropy" in names:
         gradient = WhiteNoise.heating(study.scale, rate, momentum)
     else:
-        gradient = _with_batch(gradient, batch, "independent batches" in names, "central limit" in names)
+        if "central limit" in names:
+            gradient = GaussianNoise(noise_batch(gradient, number))
         if "non-degeneracy" in names:
             gradient = WhiteNoise.heating(study.scale, rate, momentum, gradient)
     objective = "posterior" if "prior" in names else dynamics.objective
     settings |= {"learning_rate": np.asarray(rate)}
     made = Optimizer(factory, sampling=gradient, objective=objective, **settings)
     return Walk(made, start if "stationarity" in names else None, longer)
-
-
-def _with_batch(gradient: Gradient, batch: Any, independent: bool, gaussian: bool) -> Gradient:
-    if gaussian:
-        return GaussianNoise(float(batch))
-    if independent:
-        return Minibatch(batch_size=batch)
-    if isinstance(gradient, Minibatch) and batch != gradient.batch_size:
-        return type(gradient)(batch_size=batch)
-    return gradient
 
 
 def posterior_start(study: Study, plain: str) -> dict[str, np.ndarray]:
@@ -170,7 +165,7 @@ def interventions(study: Study, dynamics: Optimizer, plain: Comparison, deadline
 
     Noise, prior and start that are repaired are those of the posterior that ``plain`` was compared with.
     """
-    names, tried, missing = possible(dynamics), [], []
+    names, tried, missing = possible(dynamics, study.model.num_examples), [], []
     start, used = posterior_start(study, plain.dynamics), plain.inverse_temperature["used"]
     assert used is not None  # a comparison has one
     study = copy(study)

@@ -20,7 +20,7 @@ from ..model import Model, Position
 from ..posterior import Posterior
 from ..stable import isotropic_stable, symmetric_stable
 from .base import hyperparameter, plain
-from .gradients import Gradient
+from .gradients import Fresh, Gradient, Minibatch, Shuffled
 from .words import near_normals
 
 ROWS = 4
@@ -230,6 +230,21 @@ class LabelNoise(NoisyGradient):
     def refined(self, substeps: int) -> "LabelNoise":
         """Sqrt(m) times the noise; of squared loss exactly so."""
         return LabelNoise(self.standard_deviation * np.sqrt(substeps))
+
+
+def batch_size_of(gradient: Gradient, num_examples: int) -> float | None:
+    """B of noise that has the covariance C/B, of batches without repetition B (n - 1)/(n - B); None where it has another."""
+    if isinstance(gradient, Fresh) or not isinstance(gradient, (Minibatch, GaussianNoise)):
+        return None
+    batch = float(gradient.batch_size)
+    if not isinstance(gradient, Shuffled):
+        return batch
+    return batch * (num_examples - 1) / (num_examples - batch) if batch < num_examples else np.inf
+
+
+def noise_batch(gradient: Gradient, num_examples: int) -> float:
+    """B of independent batches as noisy as these of n examples; of fresh ones, whose C is another, their number."""
+    return batch_size_of(gradient, num_examples) or float(getattr(gradient, "batch_size", None) or 1)
 
 
 def centred(values: Float[Array, " n"]) -> Float[Array, " n"]:

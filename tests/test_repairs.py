@@ -1,0 +1,48 @@
+"""What the repairs of a mismatch make of an optimiser, and what is said of them."""
+
+import pytest
+
+import bayes_vs_sgd as bvs
+from bayes_vs_sgd.assumptions.refined import refined_models
+from bayes_vs_sgd.comparison.repairs import possible, repaired
+from bayes_vs_sgd.settings import Compare
+
+SIXTEEN = {"isotropic": True, "covariance": (1.0,), "num_examples": 16}
+
+
+@pytest.fixture
+def study(load):
+    """Of sixteen examples, nothing of it run."""
+    return bvs.Study(load("linear_regression", **SIXTEEN), Compare(dynamics=("sgd",)), progress=False)
+
+
+@pytest.mark.exact
+def test_what_stands_for_batches_without_repetition_has_their_noise(study):
+    """C/B (n - B)/(n - 1) is that of B (n - 1)/(n - B) = 15 independent examples; planted: of eight."""
+    shuffled = bvs.SGD(0.1, 8, sampling="shuffled")
+    models = refined_models(study, shuffled, "own", [])
+    for name in ("anisotropic Langevin", "second-order anisotropic"):
+        assert float(models[name].noise.batch_size) == pytest.approx(15)
+    adam = bvs.Adam(0.01, 8, sampling="shuffled")
+    assert float(refined_models(study, adam, "own", [])["Adam's equation"].noise.batch_size) == pytest.approx(15)
+    gaussian, again = (repaired(study, d, ["central limit"], None).dynamics for d in (shuffled, bvs.SGD(0.1, 8)))
+    assert float(gaussian.gradient.batch_size) == pytest.approx(15)
+    assert float(again.gradient.batch_size) == pytest.approx(8)
+    both = repaired(study, shuffled, ["central limit", "independent batches"], None).dynamics
+    assert float(both.gradient.batch_size) == pytest.approx(8)
+
+
+@pytest.mark.exact
+def test_a_smaller_step_keeps_the_temperature_of_batches_without_repetition(study):
+    """Batches of four are as noisy as five independent examples, those of eight as fifteen: a third of the rate."""
+    walk = repaired(study, bvs.SGD(0.12, 8, sampling="shuffled"), ["small learning rate"], None)
+    assert (walk.dynamics.batch_size, walk.longer) == (4, 3)
+    assert float(walk.dynamics.step_time) == pytest.approx(0.04)
+
+
+@pytest.mark.exact
+def test_an_epoch_of_one_batch_has_no_noise_to_stand_for(study):
+    epochs = bvs.SGD(0.1, 16, sampling="shuffled")
+    assert refined_models(study, epochs, "own", []) == {}
+    assert not {"central limit", "small learning rate"} & set(possible(epochs, 16))
+    assert {"central limit", "small learning rate"} < set(possible(bvs.SGD(0.1, 16), 16))
