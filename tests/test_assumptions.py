@@ -7,6 +7,8 @@ import pytest
 from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.assumptions.degeneracy import non_degeneracy
+from bayes_vs_sgd.assumptions.isotropy import isotropy
 from bayes_vs_sgd.assumptions.local import local
 from bayes_vs_sgd.assumptions.path import LAGS, anomalous_diffusion
 from bayes_vs_sgd.claims.programs import quadratic
@@ -38,3 +40,14 @@ def test_a_linear_process_diffuses_as_a_linear_one_in_flat_directions_too(x64):
     assert anomalous_diffusion(paths, place, rate).holds
     with planted_bug():
         assert_linear(dataclasses.replace(place, noise=np.diag([1.0, 0.0])))
+
+
+@pytest.mark.exact
+def test_one_page_tells_one_rank_of_the_noise(x64):
+    """Eigenvalues 1 and 1e-4 are two; planted: one, that above the share by which a curvature is called flat."""
+    target, _, place = at_the_minimum((1.0, 1.0), (1.0, 1e-4))
+    assert "2 eigenvalues of C are not zero, 0.0001 to 1" in isotropy(place).note
+    assert "rank of the noise 2, of the Hessian 2, of 2" in non_degeneracy(place, target).note
+    silent = dataclasses.replace(place, noise=np.diag([1.0, 1e-12]))
+    assert "; 1 eigenvalues of C are not zero" in isotropy(silent).note
+    assert "rank of the noise 1," in non_degeneracy(silent, target).note

@@ -1,7 +1,6 @@
 """Whether the noise at a position is isotropic, and whether it commutes with the Hessian: no currents need no more."""
 
 import numpy as np
-from jaxtyping import Float
 
 from .assumption import Assumption, measured, undefined
 from .local import Local
@@ -9,8 +8,6 @@ from .noise import NO_VARIANCE
 
 ISOTROPY, COMMUTATION = 0.2, 0.1
 """Margins: relative spread of the temperatures; share of HC that does not commute."""
-ROUNDING = 1e-8
-"""Eigenvalue of C over the largest that is zero but for rounding."""
 
 
 def isotropy(place: Local) -> Assumption:
@@ -22,7 +19,7 @@ def isotropy(place: Local) -> Assumption:
     if place.num_draws is not None:
         value, error = without_chance(value, (size + 1) / place.num_draws, 2 / place.num_draws)
     effective, _ = place.statistic(lambda t: t[0] ** 2 / t[1] if t[1] else 0.0)
-    note = f"effective rank {effective:.1f} of {size}{spread_in_words(place.noise)}; {fit_in_words(place)}"
+    note = f"effective rank {effective:.1f} of {size}{spread_in_words(place)}; {fit_in_words(place)}"
     return measured("isotropy", statistic, value, error, 0.0, ISOTROPY, note)
 
 
@@ -58,10 +55,9 @@ def commutator_by_chance(place: Local) -> float:
     return float(np.sum((values[:, None] - values) ** 2 * (np.outer(sizes, sizes) + noise**2)))
 
 
-def spread_in_words(noise: Float[np.ndarray, "d d"] | None) -> str:
+def spread_in_words(place: Local) -> str:
     """Extreme eigenvalues of C that are not zero, and their ratio; nothing beyond 2,000 parameters."""
-    values = np.zeros(0) if noise is None else np.linalg.eigvalsh(noise)
-    values = values[values > ROUNDING * max(values[-1:].sum(), 0.0)]
+    values = place.noise_values()
     if not len(values):
         return ""
     low, high = values[0], values[-1]

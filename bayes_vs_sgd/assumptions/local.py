@@ -32,6 +32,8 @@ MISSED = 0.05
 """Share of its spread by which 40 Lanczos products may miss the end of a spectrum, with a probability of 1e-7 sqrt(d)."""
 FLAT = 1e-3
 """Curvature over the largest below which a direction is flat."""
+ROUNDING = 1e-8
+"""Eigenvalue of C over the largest that is zero but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class Local:
         total = rows.sum(axis=0)
         left_out = np.array([function((total - row) / (len(rows) - 1)) for row in rows])
         return value, float(np.sqrt((len(rows) - 1) * left_out.var()))
+
+    def noise_values(self) -> np.ndarray:
+        """Eigenvalues of C, ascending, that are not zero but for rounding: as many as its rank; none beyond 2,000 parameters."""
+        values = np.zeros(0) if self.noise is None else np.linalg.eigvalsh(self.noise)
+        return values[values > ROUNDING * max(values[-1:].sum(), 0.0)]
 
     def modes(self, flat: float = FLAT) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues, ascending, and eigenvectors of the Hessian where they are above a share of the largest."""

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .assumption import CONFIDENCE, Assumption, from_interval, undefined
-from .isotropy import COMMUTATION, ROUNDING
-from .local import Local
+from .isotropy import COMMUTATION
+from .local import ROUNDING, Local
 
 MOST_SHAKEN = 3
 """Directions that are looked at: the bound grows with them, and the error with their pairs."""
