@@ -2,11 +2,15 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
+from bayes_vs_sgd.assumptions.central_limit import central_limit
 from bayes_vs_sgd.assumptions.degeneracy import non_degeneracy
 from bayes_vs_sgd.assumptions.isotropy import isotropy
 from bayes_vs_sgd.assumptions.local import local
@@ -51,3 +55,41 @@ def test_one_page_tells_one_rank_of_the_noise(x64):
     silent = dataclasses.replace(place, noise=np.diag([1.0, 1e-12]))
     assert "; 1 eigenvalues of C are not zero" in isotropy(silent).note
     assert "rank of the noise 1," in non_degeneracy(silent, target).note
+
+
+def examples_of_a_mean(x):
+    """The mean of a normal law: one example's gradient is theta - x."""
+
+    def program(x):
+        theta = numpyro.sample("theta", dist.Normal(0, 10))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("x", dist.Normal(theta, 1.0), obs=x)
+
+    return bvs.Posterior(bvs.Model(program, {"x": np.asarray(x, float)})), {"theta": jnp.zeros(())}
+
+
+@pytest.mark.exact
+def test_a_skewed_law_without_excess_kurtosis_is_not_normal(x64):
+    """Two points, p = 4/19: skewness (1 - 2p) / sqrt(p(1 - p)) = 1.42, excess kurtosis 1 / p(1 - p) - 6 = .02 (planted)."""
+    at = examples_of_a_mean([1.0] * 4 + [0.0] * 15)
+    skewness = 11 / np.sqrt(60)
+    single, *batches = (central_limit(at[0], bvs.Minibatch(batch_size=b), at[1]) for b in (1, 4, 9))
+    assert single.value == pytest.approx(skewness)
+    assert single.holds is False
+    assert [found.value for found in batches] == pytest.approx([skewness / 2, skewness / 3])
+    assert all(found.holds for found in batches)
+    assert "skewness, the largest of 1 directions; within the margin from batches of 3 on" in single.note
+    drawn = central_limit(at[0], bvs.IsotropicNoise(1), at[1])  # has its variance alone
+    assert drawn.holds
+    assert drawn.interval[0] < drawn.value < drawn.interval[1]
+
+
+@pytest.mark.exact
+def test_of_symmetric_noise_the_kurtosis_counts(x64):
+    """Points -1, 0 and 1, three of 25 at either end: excess kurtosis 1 / .24 - 3 = 7/6."""
+    at = examples_of_a_mean([1.0] * 3 + [-1.0] * 3 + [0.0] * 19)
+    for batch, holds in ((1, False), (4, True)):
+        found = central_limit(at[0], bvs.Minibatch(batch_size=batch), at[1])
+        assert found.value == pytest.approx(7 / 6 / batch)
+        assert found.holds is holds
+        assert "excess kurtosis, the largest of 1 directions; within the margin from batches of 2 on" in found.note

@@ -15,18 +15,19 @@ from .assumption import Assumption, from_interval, measured
 from .local import NUM_PROBES
 from .noise import NO_VARIANCE, has_variance, noise_rows, noise_samples, num_draws
 
-KURTOSIS = 1.0
-"""Margin of the excess kurtosis."""
+NORMALITY = 1.0
+"""Margin of skewness and excess kurtosis."""
 
 
 def central_limit(target: Posterior, gradient: Gradient, position: Position, seed: int = 0) -> Assumption:
-    """Excess kurtosis of the noise along its main directions (random ones beyond 2,000 parameters), the largest in size.
+    """Skewness or excess kurtosis of the noise, the larger, along its main directions (random ones beyond 2,000 parameters).
 
-    Of a batch drawn with replacement it is that of one example over B, from all examples; without a variance it is infinite.
+    Of a batch drawn with replacement they are those of one example over sqrt(B) and B, from all examples; without a variance
+    they are infinite.
     """
-    statistic = "excess kurtosis of the noise"
+    statistic = "skewness or excess kurtosis of the noise"
     if not has_variance(gradient):
-        return from_interval("central limit", statistic, np.inf, (np.inf, np.inf), 0.0, KURTOSIS, NO_VARIANCE)
+        return from_interval("central limit", statistic, np.inf, (np.inf, np.inf), 0.0, NORMALITY, NO_VARIANCE)
     sampled = isinstance(gradient, Minibatch) and not isinstance(gradient, Fresh)
     if target.model.num_parameters > DENSE:
         directions = np.random.default_rng(seed).normal(size=(NUM_PROBES, target.model.num_parameters))
@@ -44,13 +45,17 @@ def central_limit(target: Posterior, gradient: Gradient, position: Position, see
         share = np.cumsum(sizes**2) / max(np.sum(sizes**2), np.finfo(float).tiny)
         along = rows @ directions[: int(np.searchsorted(share, 0.99)) + 1].T
     along = along - along.mean(axis=0)
-    fourth = along**4 / np.mean(along**2, axis=0) ** 2
-    excess = fourth.mean(axis=0) - 3
-    worst = int(np.argmax(np.abs(excess)))
-    error = 0.0 if sampled else fourth[:, worst].std() / np.sqrt(len(along))
-    needed = f"; within the margin from batches of {np.ceil(abs(excess[worst]) / KURTOSIS):,.0f} on"
-    note = f"largest of {along.shape[1]} directions" + (needed if sampled else "")
-    return measured("central limit", statistic, excess[worst] / batch, error, 0.0, KURTOSIS, note)
+    along = along / along.std(axis=0)
+    terms = np.stack([along**3, along**4 - 3], axis=1)  # (example, moment, direction)
+    moments, roots = terms.mean(axis=0), np.array([[0.5], [1.0]])
+    moments[0] = np.abs(moments[0])  # a direction has no sign
+    moment, worst = np.unravel_index(np.argmax(np.abs(moments) / batch**roots), moments.shape)
+    error = 0.0 if sampled else terms[:, moment, worst].std() / np.sqrt(len(along))
+    enough = np.max((np.abs(moments) / NORMALITY) ** (1 / roots))
+    note = f"{('skewness', 'excess kurtosis')[moment]}, the largest of {along.shape[1]} directions"
+    note += f"; within the margin from batches of {np.ceil(enough):,.0f} on" if sampled else ""
+    value = moments[moment, worst] / batch ** roots[moment, 0]
+    return measured("central limit", statistic, value, error, 0.0, NORMALITY, note)
 
 
 @eqx.filter_jit
