@@ -1,10 +1,12 @@
 """What the repairs of a mismatch make of an optimiser, and what is said of them."""
 
+from types import SimpleNamespace
+
 import pytest
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.assumptions.refined import refined_models
-from bayes_vs_sgd.comparison.repairs import possible, repaired
+from bayes_vs_sgd.comparison.repairs import Interventions, impossible, interventions, possible, repaired
 from bayes_vs_sgd.settings import Compare
 
 SIXTEEN = {"isotropic": True, "covariance": (1.0,), "num_examples": 16}
@@ -46,3 +48,32 @@ def test_an_epoch_of_one_batch_has_no_noise_to_stand_for(study):
     assert refined_models(study, epochs, "own", []) == {}
     assert not {"central limit", "small learning rate"} & set(possible(epochs, 16))
     assert {"central limit", "small learning rate"} < set(possible(bvs.SGD(0.1, 16), 16))
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("dynamics", "why"),
+    [
+        (bvs.SGD(0.1, 1), "a batch of one has no half"),
+        (bvs.SGD(0.1, sampling=bvs.GaussianNoise(8)), "there is no batch to halve"),
+        (bvs.SGD(0.1, 16, sampling="shuffled"), "an epoch of one batch has no temperature to keep"),
+        (bvs.SGD(0.1, 2), None),
+    ],
+)
+def test_a_repair_that_cannot_be_made_is_named_with_its_reason(dynamics, why):
+    never = {} if why is None else {"small learning rate": why}
+    assert impossible(dynamics, 16) == never
+    assert ("small learning rate" in possible(dynamics, 16)) == (why is None)
+    for smallest in (None, ("isotropy",)):
+        said = Interventions([], smallest, ("prior",), never).in_words()
+        assert said.endswith(f"small learning rate cannot be repaired: {why}" if why else "prior")
+
+
+@pytest.mark.smoke
+def test_the_reader_is_told_that_a_batch_of_one_has_no_half(study, monkeypatch):
+    """Of all repairs no comparison is made, for want of time."""
+    monkeypatch.setattr("bayes_vs_sgd.comparison.repairs.posterior_start", lambda study, plain: {})
+    plain = SimpleNamespace(dynamics="sgd", inverse_temperature={"used": 1.0})
+    found = interventions(study, bvs.SGD(0.1, 1), plain, 0.0)
+    assert found.tried == []
+    assert found.in_words().endswith("; small learning rate cannot be repaired: a batch of one has no half")

@@ -6,9 +6,9 @@ posterior up to its step: the reason of a mismatch is the smallest set of repair
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,13 +47,24 @@ def possible(dynamics: Optimizer, num_examples: int) -> list[str]:
         without |= {"independent batches"}
     if not isinstance(gradient, Minibatch):
         without |= {"independent batches", "central limit"}
-    if noise_batch(gradient, num_examples) == np.inf:  # every epoch is one batch, without noise
-        without |= {"central limit", "small learning rate"}
-    if not isinstance(gradient, Minibatch) or gradient.batch_size < 2:
-        without |= {"small learning rate"}
+    elif noise_batch(gradient, num_examples) == np.inf:
+        without |= {"central limit"}
     if dynamics.objective == "posterior":
         without |= {"prior"}
+    without |= set(impossible(dynamics, num_examples))
     return [name for name in REPAIRS if name not in without]
+
+
+def impossible(dynamics: Optimizer, num_examples: int) -> dict[str, str]:
+    """Repairs that would change something and cannot be made, and why."""
+    gradient, why = dynamics.gradient, ""
+    if not isinstance(gradient, Minibatch):
+        why = "there is no batch to halve"
+    elif gradient.batch_size < 2:
+        why = "a batch of one has no half"
+    elif noise_batch(gradient, num_examples) == np.inf:
+        why = "an epoch of one batch has no temperature to keep"
+    return {"small learning rate": why} if why else {}
 
 
 def repaired(study: Study, dynamics: Optimizer, names: Iterable[str], start: dict[str, np.ndarray] | None) -> Walk:
@@ -140,16 +151,21 @@ def decided(study: Study, label: str, walk: Walk, deadline: float, settling: flo
 
 @dataclass(frozen=True)
 class Interventions:
-    """All comparisons after repairs, the smallest set of repairs that made a match (None if none did), what time cut off."""
+    """All comparisons after repairs, and the smallest set of repairs that made a match (None if none did).
+
+    ``missing`` is what time cut off, ``impossible`` which repairs cannot be made, and why.
+    """
 
     tried: list[Repaired]
     smallest: tuple[str, ...] | None
     missing: tuple[str, ...] = ()
+    impossible: Mapping[str, str] = field(default_factory=dict)
 
     def in_words(self) -> str:
         """What has to be repaired for the law to be the posterior."""
         untried = "; within the time not tried: " + ", ".join(self.missing[:3]) if self.missing else ""
         untried += f" and {len(self.missing) - 3} more" if len(self.missing) > 3 else ""
+        untried += "".join(f"; {name} cannot be repaired: {why}" for name, why in self.impossible.items())
         if self.smallest is not None:
             parts = [f"{each} ({REPAIRS[each]})" for each in self.smallest]
             return f"it would be with {' and '.join(parts)}{untried}"
@@ -165,11 +181,12 @@ def interventions(study: Study, dynamics: Optimizer, plain: Comparison, deadline
 
     Noise, prior and start that are repaired are those of the posterior that ``plain`` was compared with.
     """
-    names, tried, missing = possible(dynamics, study.model.num_examples), [], []
+    number, tried, missing = study.model.num_examples, [], []
+    names, never = possible(dynamics, number), impossible(dynamics, number)
     start, used = posterior_start(study, plain.dynamics), plain.inverse_temperature["used"]
     assert used is not None  # a comparison has one
     study = copy(study)
-    study.scale, study.until = used * study.model.num_examples, deadline
+    study.scale, study.until = used * number, deadline
 
     def matches(chosen: tuple[str, ...]) -> bool:
         walk, label = repaired(study, dynamics, chosen, start), " + ".join(chosen)
@@ -185,7 +202,7 @@ def interventions(study: Study, dynamics: Optimizer, plain: Comparison, deadline
     # White noise of one size is Gaussian and has every direction; batches, and their order, have no part in it.
     smallest = tuple(name for name in names if name not in ("central limit", "independent batches", "non-degeneracy"))
     if not matches(smallest):
-        return Interventions(tried, None, tuple(missing))
+        return Interventions(tried, None, tuple(missing), never)
     for name in reversed(smallest):
         fewer = tuple(other for other in smallest if other != name)
         if fewer and matches(fewer):
@@ -195,7 +212,7 @@ def interventions(study: Study, dynamics: Optimizer, plain: Comparison, deadline
             break
         if (name,) not in [r.assumptions for r in tried] and f"{name} alone" not in missing and matches((name,)):
             smallest = (name,)
-    return Interventions(tried, smallest, tuple(missing) if len(smallest) > 1 else ())
+    return Interventions(tried, smallest, tuple(missing) if len(smallest) > 1 else (), never)
 
 
 def explained(study: Study, plain: Comparison, deadline: float) -> Comparison:
