@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from matfree import decomp
 from scipy.optimize import minimize
 
@@ -17,6 +17,10 @@ from .model import Model, Position
 
 DENSE = 2000
 """Most parameters for which matrices are formed."""
+MOST_NUMBERS = 3 * 10**7
+"""Numbers in the examples' gradients that are held at once beyond that."""
+ROUNDED = 1e-12
+"""Eigenvalue over the largest that is rounding, of a matrix of products in double precision."""
 LANCZOS = 40
 """Products with a vector from which extreme eigenvalues are found beyond that."""
 NUM_PRIOR_DRAWS, DENSE_PRIOR = 16, 200
@@ -100,9 +104,9 @@ class GradientNoise:
 
 
 @eqx.filter_jit
-def example_gradients(model: Model, position: Position) -> Float[Array, "n d"]:
-    """Gradient of each example's loss, one row an example."""
-    rows = jnp.arange(model.num_examples)
+def example_gradients(model: Model, position: Position, rows: Int[Array, " n"] | None = None) -> Float[Array, "n d"]:
+    """Gradient of each example's loss, one row an example; of some examples where their rows are given."""
+    rows = jnp.arange(model.num_examples) if rows is None else rows
     return jax.lax.map(lambda row: example_gradient(model, position, row), rows, batch_size=256)
 
 
@@ -112,15 +116,74 @@ def example_gradient(model: Model, position: Position, row: Array) -> Float[Arra
 
 
 def gradient_noise(model: Model, position: Position) -> GradientNoise:
-    """Trace and rank of the covariance of one example's gradient at a position."""
+    """Trace and rank of the covariance of one example's gradient at a position.
+
+    Up to 2,000 parameters by the gradients' singular values, beyond by the products of their pairs.
+    """
     model.require_examples("the noise of the gradient")
-    gradients = np.asarray(example_gradients(model, position), float)
+    number, size = model.num_examples, model.num_parameters
+    if size <= DENSE:
+        gradients = np.asarray(example_gradients(model, position), float)
+        mean = gradients.mean(axis=0)
+        values = np.linalg.svd(gradients - mean, compute_uv=False)
+    else:
+        mean, _ = _mean_gradient(model, position)
+        values = _values_by_products(model, position, mean)
+    typical = np.sqrt((np.sum(values**2) / number + mean @ mean) / size)
     precision = np.finfo(np.asarray(jax.tree.leaves(position)[0]).dtype).eps
-    size = np.sqrt(np.mean(gradients**2))
-    gradients = gradients - gradients.mean(axis=0)
-    values = np.linalg.svd(gradients, compute_uv=False)
-    floor = max(gradients.shape) * precision * max(values.max(), size)
-    return GradientNoise(float((values**2).sum() / len(gradients)), int(np.sum(values > floor)))
+    floor = max(number, min(size, DENSE)) * precision * max(values.max(), typical)
+    return GradientNoise(float((values**2).sum() / number), int(np.sum(values > floor)))
+
+
+def noise_trace(model: Model, position: Position) -> float:
+    """Trace of the covariance of one example's gradient at a position, of which few are held at once."""
+    model.require_examples("the noise of the gradient")
+    mean, square = _mean_gradient(model, position)
+    return max(square - float(mean @ mean), 0.0)
+
+
+def _values_by_products(model: Model, position: Position, mean: Float[np.ndarray, " d"]) -> Float[np.ndarray, " k"]:
+    """Singular values of the gradients less their mean G, from the smaller of GG' and G'G, block by block.
+
+    Of squares: what is smaller than the root of their rounding is 0.
+    """
+    number, size = model.num_examples, model.num_parameters
+    products, blocks = np.zeros((min(number, size),) * 2), _blocks(model)
+    for index, rows in enumerate(blocks):
+        left = _block(model, position, rows, mean)
+        if size < number:
+            products += left.T @ left
+            continue
+        for others in blocks[: index + 1]:
+            right = left if others is rows else _block(model, position, others, mean)
+            products[np.ix_(rows, others)] = left @ right.T
+            products[np.ix_(others, rows)] = products[np.ix_(rows, others)].T
+    squares = np.linalg.eigvalsh(products)
+    return np.sqrt(np.where(squares > ROUNDED * squares[-1], squares, 0.0))
+
+
+def _blocks(model: Model) -> list[np.ndarray]:
+    """Rows of the examples in parts whose gradients are few enough to be held."""
+    parts = -(-model.num_examples * model.num_parameters // MOST_NUMBERS)
+    return np.array_split(np.arange(model.num_examples), min(parts, model.num_examples))
+
+
+def _block(model: Model, position: Position, rows: np.ndarray, mean: np.ndarray | float = 0.0) -> np.ndarray:
+    """Gradients of some examples less the mean one."""
+    every = len(rows) == model.num_examples
+    gradients = np.array(example_gradients(model, position, None if every else jnp.asarray(rows)), float)
+    gradients -= mean
+    return gradients
+
+
+def _mean_gradient(model: Model, position: Position) -> tuple[Float[np.ndarray, " d"], float]:
+    """Mean over the examples of the gradient, and of its squared norm."""
+    total, squares = np.zeros(model.num_parameters), 0.0
+    for rows in _blocks(model):
+        gradients = _block(model, position, rows)
+        total += gradients.sum(axis=0)
+        squares += float(np.vdot(gradients, gradients))
+    return total / model.num_examples, squares / model.num_examples
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ..curvature import gradient_noise, hessian_eigenvalues
+from ..curvature import GradientNoise, gradient_noise, hessian_eigenvalues, noise_trace
 from ..dynamics import SGD, SGLD, Adam, Dynamics, GradientDescent
 from ..errors import InputError, nearest
 from ..given import Given, read_positions, site_values
@@ -109,7 +109,7 @@ class Plan(Landscape):
         if name == "sgd-shuffled":
             return SGD(rate, batch, sampling="shuffled", objective=objective)
         if name == "adam":
-            noise = gradient_noise(self.model, self.minimum.position).per_direction
+            noise = self.noise.per_direction
             return Adam(float(f"{rate * np.sqrt(noise / batch if noise else 1):.3g}"), batch, objective=objective)
         if name == "gradient-descent":
             return GradientDescent(rate, objective=objective)
@@ -124,11 +124,16 @@ class Plan(Landscape):
     @cached_property
     def theory(self) -> float | None:
         """The n beta that theory gives plain SGD; None where the gradients at the minimum have no noise."""
-        plain, target = SGD(self.learning_rate, self.settings.batch_size), Posterior(self.model)
-        found = reference_scale(plain, target, self.minimum.position)
-        elsewhere = [reference_scale(plain, target, self.model.sample_prior(jax.random.key(seed))) for seed in range(8)]
-        noisy = [scale for scale in elsewhere if scale is not None]
-        return None if found is None or (noisy and found > np.median(noisy) / NOISELESS) else found
+        plain = SGD(self.learning_rate, self.settings.batch_size)
+        found = reference_scale(plain, Posterior(self.model), lambda: self.noise)
+        elsewhere = (noise_trace(self.model, self.model.sample_prior(jax.random.key(seed))) for seed in range(8))
+        noisy = [trace for trace in elsewhere if trace > 0]
+        return None if noisy and self.noise.trace < NOISELESS * np.median(noisy) else found
+
+    @cached_property
+    def noise(self) -> GradientNoise:
+        """Noise of one example's gradient at the minimum."""
+        return gradient_noise(self.model, self.minimum.position)
 
     @cached_property
     def scale(self) -> float:

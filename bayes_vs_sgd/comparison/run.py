@@ -137,7 +137,7 @@ class Study(Plan):
         tree = self.ensemble(name, dynamics, target, deadline)
         ran, given = time.monotonic(), name in self.given
         noisy = dynamics.law != "none" or self.theory is not None
-        theory = reference_scale(dynamics, target, self.minimum.position) if noisy else None
+        theory = reference_scale(dynamics, target, lambda: self.noise) if noisy else None
         fitting = dynamics.law == "none" and self.settings.inverse_temperature is None
         fitting = fitting and (is_ensemble(tree) if given else self.theory is not None)
         kept = np.flatnonzero(final_positions(tree)[1])[:: 2 if fitting else 1]

@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..curvature import gradient_noise
+from ..curvature import GradientNoise
 from ..diagnostics import ratio_of_means
 from ..dynamics.base import Dynamics
-from ..dynamics.gradients import Shuffled
+from ..dynamics.noise import noise_batch
 from ..dynamics.optimizers import Optimizer
 from ..model import Position
 from ..observables import HashableDict, Observable
@@ -184,20 +184,17 @@ def _diagonal(function: Callable, vector: Array) -> Array:
     return jnp.mean(jax.vmap(lambda z: z * jax.jvp(gradient, (vector,), (z,))[1])(probes), axis=0)
 
 
-def reference_scale(dynamics: Dynamics, target: Posterior, position: Position) -> float | None:
+def reference_scale(dynamics: Dynamics, target: Posterior, noise: Callable[[], GradientNoise]) -> float | None:
     """Return n beta that theory gives, or None where it gives none.
 
     A dynamics that targets a law has the target's own. SGD has 1/T0, T0 = (eta / 2B) tr C / rank C at the optimum (over 1 -
     momentum; times (n - B)/(n - 1) in shuffled epochs), which is a temperature only where C is isotropic and constant,
-    and else a reference scale. Adaptive rules have none.
+    and else a reference scale. Adaptive rules have none. ``noise`` finds C, which not every dynamics and model has.
     """
     if dynamics.law != "none":
         return float(target.scale)
     if not isinstance(dynamics, Optimizer) or dynamics.rule != "sgd" or dynamics.batch_size is None:
         return None
-    noise = gradient_noise(target.model, position).per_direction
-    temperature = float(dynamics.step_time) * noise / (2 * dynamics.batch_size) / (1 - dynamics.momentum)
-    if isinstance(dynamics.gradient, Shuffled):
-        num_examples = target.model.num_examples
-        temperature *= (num_examples - dynamics.batch_size) / max(num_examples - 1, 1)
+    batch = noise_batch(dynamics.gradient, target.model.num_examples)
+    temperature = float(dynamics.step_time) * noise().per_direction / (2 * batch) / (1 - dynamics.momentum)
     return 1 / temperature if temperature > 0 else None
