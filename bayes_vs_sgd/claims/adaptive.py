@@ -61,23 +61,27 @@ def stationary_variance(seed: int) -> list[Reading]:
 )
 def square_root_rule(seed: int) -> list[Reading]:
     """Mean and variance on the way to the minimum against those of single examples; the mistake is the linear rule, k eta."""
-    eta, decay, spread, steps = 0.01, 0.998, 4.0, 320
-    model = quadratic(np.eye(1), np.array([[spread**2]]))
+    settings = ((0.01, 0.998, 4.0, 320, (4, 16)), (0.01, 0.997, 2.0, 126, (9,)))
+    return [reading for setting in settings for reading in larger_batches(seed, *setting)]
+
+
+def larger_batches(
+    seed: int, eta: float, decay: float, spread: float, steps: int, factors: tuple[int, ...]
+) -> list[Reading]:
+    """Moments of batches of each size after as many examples; those of one example are the prediction."""
+    model, place = quadratic(np.eye(1), np.array([[spread**2]])), {"theta": np.full(1, NEAR * spread)}
 
     def law(factor: int, rate: float, run: int, num_chains: int = SEEDS) -> tuple[np.ndarray, np.ndarray]:
         dynamics = rmsprop(rate, factor, 1 - factor * (1 - decay), spread**2 / factor)
-        x = ends(dynamics, model, {"theta": np.full(1, NEAR * spread)}, 8 * seed + run, steps // factor, num_chains)
-        return moments(x["theta"])
+        return moments(ends(dynamics, model, place, 8 * seed + run, steps // factor, num_chains)["theta"])
 
     single, readings = law(1, eta, 0), []
-    for factor in (4, 16):
+    for factor in factors:
         good, linear = law(factor, factor**0.5 * eta, 1), law(factor, factor * eta, 2, MISTAKEN)
         for name, one, many, off in zip(("mean", "variance"), single, good, linear, strict=True):
+            label, value = f"{name} at k {factor}, s {spread}", float(one.mean())
             error = float(np.hypot(one.std(), many.std()) / np.sqrt(SEEDS))
-            value = float(one.mean())
-            readings.append(
-                Reading(f"{name} at k {factor}", value, float(many.mean()), error, 0.03 * value, float(off.mean()))
-            )
+            readings.append(Reading(label, value, float(many.mean()), error, 0.03 * value, float(off.mean())))
     return readings
 
 
