@@ -45,10 +45,11 @@ def stationary(
     burn: int = 200,
     site: str = "theta",
     num_draws: int = DRAWS,
+    num_chains: int = SEEDS,
 ) -> np.ndarray:
     """Stationary positions (chain, draw, d) of runs from the optimum."""
     tree = simulate(
-        dynamics, Posterior(model), key=seed, num_chains=SEEDS, num_steps=burn + num_draws * thinning,
+        dynamics, Posterior(model), key=seed, num_chains=num_chains, num_steps=burn + num_draws * thinning,
         num_draws=burn // thinning + num_draws, initial="optimum", initial_scale=1.0, observables=["loss"],
         record_positions=True, progress=False,
     )  # fmt: skip

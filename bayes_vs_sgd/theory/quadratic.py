@@ -72,6 +72,31 @@ def continuous_covariance(
     return np.linalg.solve(operator, float(learning_rate) / batch_size * noise.ravel()).reshape(hessian.shape)
 
 
+def rmsprop_variance(curvature: float, noise: float, learning_rate: float, decay: float) -> float:
+    r"""Stationary variance of RMSprop on h theta^2 / 2 with normal noise of standard deviation s, for small steps.
+
+    It is eta s / (2h), that of SGD at the learning rate eta / s, to leading order. V fluctuates with the squares of the
+    gradients that the steps take, and holds the mean gradient's square too. To first order in 1 - beta_2 and a = eta h / s, with
+    y = h theta / s, g = y + z, V = s^2 (1 + delta) and w = E y^2 delta, a stationary E y^2 and a stationary w give
+
+    .. math::
+        \frac{2h}{\eta s} S = 1 - \tfrac38 (1 - \beta_2)
+        + \frac{a\, ((1 - \beta_2) / 4 + a / 2)}{1 - \beta_2 + 2 a}.
+
+    The first correction is of the gradient's own share in the V that divides it, the second w/a. Derived.
+
+    Parameters
+    ----------
+    curvature, noise
+        h and s.
+    learning_rate, decay
+        eta and beta_2.
+    """
+    a, forgotten = float(learning_rate) * curvature / noise, 1 - float(decay)
+    share = a * (forgotten / 4 + a / 2) / (forgotten + 2 * a)
+    return learning_rate * noise / (2 * curvature) * (1 - 3 / 8 * forgotten + share)
+
+
 def production_rate(
     drift: Float[np.ndarray, "d d"], covariance: Float[np.ndarray, "d d"], diffusion: Float[np.ndarray, "d d"]
 ) -> float:
