@@ -90,7 +90,8 @@ def covariance_with_momentum(seed: int) -> list[Reading]:
 def variance_of_equations(seed: int) -> list[Reading]:
     """Each measured variance must not be the next one; sub-steps of eta/16 make Euler's 1/(1 - k eta/32) of it, k the drift.
 
-    Of the exact equation the correlation of successive steps is measured, exp(eta drift), and not exp(-eta h) as of the SDE.
+    The exact equation is the flow of a quadratic of curvature -log(1 - eta h) / eta, with the noise that gives SGD's variance. Of
+    SGD and of it the correlation of successive steps is measured too: not exp(-eta h) as of the SDE.
     """
     one, readings = np.eye(1), []
     for eta in (0.5, 0.3):
@@ -105,9 +106,17 @@ def variance_of_equations(seed: int) -> list[Reading]:
         for name, dynamics, value, bias, wrong in cases:
             found = second_moments(stationary(dynamics, model, seed, 4, 40))[:, 0, 0] / bias
             readings.append(mean(f"{name} at eta {eta}", value, found, mistake=wrong))
-        x = stationary(SGD(eta, 1), model, seed, 1)[..., 0]
-        products, squares = (np.sum(x[:, :-1] * y, axis=1) for y in (x[:, 1:], x[:, :-1]))
-        readings.append(ratio(f"correlation of steps at eta {eta}", 1 - eta, products, squares, mistake=np.exp(-eta)))
+        drift = -np.log(1 - eta) / eta
+        same = quadratic(drift * one, 2 * drift * exact / eta * one, 4)
+        x = stationary(StochasticGradientFlow(eta, GaussianNoise(1), substeps=16), same, seed, 1, 40)
+        found = second_moments(x)[:, 0, 0] * (1 - drift * eta / 32)
+        readings.append(mean(f"exact equation at eta {eta}", exact, found, mistake=first))
+        euler = (1 - drift * eta / 16) ** 16 / (1 - eta)
+        paths = (("SGD", stationary(SGD(eta, 1), model, seed, 1), 1.0), ("the exact equation", x, euler))
+        for name, path, bias in paths:
+            now, after = path[:, :-1, 0], path[:, 1:, 0]
+            sums = (np.sum(now * after, axis=1) / bias, np.sum(now**2, axis=1))
+            readings.append(ratio(f"correlation of steps of {name} at eta {eta}", 1 - eta, *sums, mistake=np.exp(-eta)))
     return readings
 
 
