@@ -1,14 +1,17 @@
 """Label noise in linear networks: the determinant, Ito's drift and balancedness."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from ..dynamics import SGD, LabelNoise
+from ..dynamics import SGD, SGLD, GradientDescent, LabelNoise
 from ..model import Model
 from ..posterior import Posterior
+from ..results import final_positions
 from ..simulate import simulate
 from ..theory import label_noise as theory
 from .chains import ends
@@ -16,10 +19,12 @@ from .claim import Reading, claim, mean, ratio
 
 AFTER_RICHARDSON = 0.02
 """Relative: what a finite learning rate leaves of the stochastic equation's law after extrapolation in the rate."""
+MANY, KURTOSIS = 2000, 3 - 1 / 16
+"""Chains where the spread between them is measured; kurtosis of the label noise, the counts of 32 bits."""
 
 
 def two_layers(x, y, hidden):
-    """Model y = x W1' W2' + N(0, 1), its loss 1/(2n) sum of squares, with the layers' squared norms."""
+    """Model y = x W1' W2' + N(0, 1), its loss 1/(2n) sum of squares, with the squared norms of layers and imbalance."""
 
     def program(x, y=None):
         lower = numpyro.sample("W1", dist.Normal(0, 1).expand((hidden, x.shape[1])).to_event(2))
@@ -28,21 +33,23 @@ def two_layers(x, y, hidden):
             numpyro.sample("y", dist.Normal(x @ jnp.transpose(lower) @ jnp.transpose(upper), 1).to_event(1), obs=y)
 
     outputs = np.shape(y)[1]
-    norms = {f"norm_{name}": lambda model, values, name=name: jnp.sum(values[name] ** 2) for name in ("W1", "W2")}
-    return Model(program, data={"x": x, "y": y}, observables=norms)
+    measured: dict[str, Any] = {"norm_imbalance": lambda model, values: jnp.sum(imbalance(values) ** 2)}
+    for name in ("W1", "W2"):
+        measured[f"norm_{name}"] = lambda model, values, name=name: jnp.sum(values[name] ** 2)
+    return Model(program, data={"x": x, "y": y}, observables=measured)
 
 
-def extrapolated(statistic, model, start, rate, noise, time, seed, num_chains=100):
-    """Statistic of the layers after a time of label-noise SGD, extrapolated to learning rate 0 with eta zeta^2 the same.
+def at_two_rates(statistic, model, start, rate, noise, time, seed, num_chains=100):
+    """Statistic of the layers after a time of label-noise SGD, at the rate and at half of it with eta zeta^2 the same.
 
-    One value for each chain, from its runs at the rate and at half of it.
+    One value for each chain at either, of which twice the second less the first is extrapolated to rate 0. Without noise it is
+    gradient descent.
     """
-
-    def at(eta):
-        dynamics = SGD(eta, sampling=LabelNoise(np.sqrt(noise / eta)))
-        return statistic(ends(dynamics, model, start, seed, round(time / eta), num_chains))
-
-    return 2 * at(rate / 2) - at(rate)
+    found = []
+    for eta in (rate, rate / 2):
+        dynamics = SGD(eta, sampling=LabelNoise(np.sqrt(noise / eta))) if noise else GradientDescent(eta)
+        found.append(statistic(ends(dynamics, model, start, seed, round(time / eta), num_chains)))
+    return found
 
 
 @claim(
@@ -66,11 +73,9 @@ def determinant(seed: int) -> list[Reading]:
             layers = {"W1": start[:, :p], "W2": start[:, p:].T}
             # The library's loss is a mean over examples: inputs and labels times sqrt(n) make it the sum.
             model = two_layers(np.sqrt(n) * x, np.sqrt(n) * labels, hidden)
-            drawn = extrapolated(log_determinant, model, layers, rate, n * rate * variance, time, seed)
-            change, predicted = (
-                drawn - log_determinant(layers),
-                theory.log_determinant_rate(x, k, rate, variance) * time,
-            )
+            whole, half = at_two_rates(log_determinant, model, layers, rate, n * rate * variance, time, seed)
+            change = 2 * half - whole - log_determinant(layers)
+            predicted = theory.log_determinant_rate(x, k, rate, variance) * time
             name = f"log det of {p}-{hidden}-{k} after time {time:g}, rate x label variance {rate * variance:g}"
             readings.append(mean(name, predicted, change, AFTER_RICHARDSON * abs(predicted), predicted / 2))
     return readings
@@ -150,15 +155,19 @@ def pair_logarithms(key, strength, length, euler, steps):
 
 @claim(
     "G4",
-    "Label noise balances the layers: W_2'W_2 - W_1 W_1' decays as exp(-c d t) in a square network, and in any other the "
-    "norms of the layers come to the ratio of inputs and outputs",
-    "derived; gradient flow conserves the imbalance",
+    "Label noise balances the layers: W_2'W_2 - W_1 W_1' decays as exp(-c d t) in a square network, alike on every path, and in "
+    "any other the norms of the layers come to the ratio of inputs and outputs; descent keeps the imbalance, and Langevin "
+    "dynamics spreads it",
+    "derived",
 )
 def balance(seed: int) -> list[Reading]:
-    """Label-noise SGD of the library, extrapolated in the learning rate; norms averaged over the second half of a run."""
-    rng, readings = np.random.default_rng([seed, 4]), []
+    """The same statistic of label-noise SGD, of gradient descent and of Langevin dynamics, whose laws are three.
+
+    Those of the first two are extrapolated in the learning rate; norms are averaged over the second half of a run.
+    """
+    rng, readings, rate = np.random.default_rng([seed, 4]), [], 0.004
     with jax.enable_x64(True):
-        for width, hidden, noise, time in [(3, 4, 0.4, 2.0), (1, 1, 0.5, 1.6)]:
+        for width, hidden, noise, time, num_chains in [(3, 4, 0.4, 2.0, 100), (1, 1, 0.5, 1.6, MANY)]:
             x = np.sqrt(width) * np.eye(width)
             start = {"W1": 0.7 * rng.normal(size=(hidden, width)), "W2": 0.7 * rng.normal(size=(width, hidden))}
             model = two_layers(x, x @ (np.eye(width) + 0.3 * rng.normal(size=(width, width))), hidden)
@@ -168,12 +177,65 @@ def balance(seed: int) -> list[Reading]:
             def kept(layers, before=before):
                 return np.sum(imbalance(layers) * before, axis=(-1, -2)) / np.sum(before**2)
 
-            drawn = extrapolated(kept, model, start, 0.004, width * noise, time, seed)
             name = f"imbalance kept after c d t = {noise * width * time:g}, width {width}"
-            readings.append(mean(name, predicted, drawn, AFTER_RICHARDSON * predicted, 1.0))
+            whole, half = at_two_rates(kept, model, start, rate, width * noise, time, seed, num_chains)
+            readings.append(mean(name, predicted, 2 * half - whole, AFTER_RICHARDSON * predicted, 1.0))
+            if width == 1:
+                readings += spread_by_label_noise(whole, half, noise**2 * rate * time)
+            whole, half = at_two_rates(kept, model, start, rate, 0.0, time, seed, 1)
+            name = f"imbalance kept by gradient descent after time {time:g}, width {width}"
+            readings.append(Reading(name, 1.0, (2 * half - whole)[0], 0.0, AFTER_RICHARDSON, predicted))
+            readings.append(spread_by_langevin(model, start, seed))
         for inputs, outputs, hidden in [(6, 2, 3), (2, 5, 4)]:
             readings.append(norm_ratio(rng, seed, inputs, outputs, hidden))
     return readings
+
+
+def spread_by_label_noise(whole, half, noise):
+    """Variance between chains of log D of one weight a layer, from what is kept of D at a learning rate and at half of it.
+
+    A step multiplies D by 1 - eta^2 e^2 with an error e that is mostly label noise, of variance c / eta. So the variance is that
+    of the squares, (kurtosis - 1) c^2 eta t, and vanishes with eta: D has no martingale part, of which the variance would stay.
+    The tolerance is that of a finite learning rate, 5 %.
+    """
+    squares = [(np.log(values) - np.mean(np.log(values))) ** 2 for values in (whole, half)]
+    predicted = (KURTOSIS - 1) * noise
+    name = "variance of log D between chains, width 1"
+    return [
+        mean(name, predicted, squares[0], 0.05 * predicted, 0.0),
+        ratio(f"{name}, at half the learning rate over it", 0.5, squares[1], squares[0], 0.025, 1.0),
+    ]
+
+
+def spread_by_langevin(model, start, seed, step=0.001, scale=10.0, num_steps=100):
+    """Growth of norm(D)^2 in Langevin dynamics, over that by its noise, 4 (h + 1) int norm(W)^2 dt; by descent it is 0.
+
+    W is both layers, h the hidden units. The normal prior takes 4 int norm(D)^2 dt, and makes the mean of D decay as exp(-2 t):
+    tr(D(0) D), of known mean, is a control variate. The tolerance is the length of a step in the time of the loss.
+    """
+    names = ("norm_W1", "norm_W2", "norm_imbalance")
+    tree = simulate(
+        SGLD(step),
+        Posterior(model, scale / model.num_examples),
+        key=seed,
+        num_chains=MANY,
+        num_draws=num_steps,
+        initial={name: np.broadcast_to(value, (MANY, *value.shape)) for name, value in start.items()},
+        observables=list(names),
+        progress=False,
+    )
+    (hidden, width), before = start["W1"].shape, imbalance(start)
+    first = (np.sum(start["W1"] ** 2), np.sum(start["W2"] ** 2), np.sum(before**2))
+    lower, upper, squares = (
+        np.insert(np.asarray(tree["posterior"][name]), 0, value, axis=1)
+        for name, value in zip(names, first, strict=True)
+    )
+    product = np.sum(imbalance(final_positions(tree)[0]) * before, axis=(-1, -2))
+    kept = product - np.exp(-2 * step * num_steps) * first[2]
+    grown = squares[:, -1] - squares[:, 0] + 4 * step * np.sum(squares[:, :-1], axis=1) - 2 * kept
+    by_noise = 4 * (hidden + 1) * step * np.sum((lower + upper)[:, :-1], axis=1)
+    name = f"spread of the imbalance by Langevin dynamics over that of its noise, {width}-{hidden}-{width}"
+    return ratio(name, 1.0, grown, by_noise, scale * step, 0.0)
 
 
 def imbalance(layers):
