@@ -5,15 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from scipy.integrate import solve_ivp
 from scipy.optimize import linprog
 
 from ..dynamics import SGD, GradientDescent, Minibatch
 from ..model import Model
 from ..posterior import Posterior
+from ..results import final_positions
 from ..simulate import simulate
 from ..theory.diagonal_networks import flow_limit, gains, interpolator, small_step_scale
 from .chains import ends
-from .claim import Reading, claim
+from .claim import Reading, claim, mean
+
+SCALE = 0.3
+"""alpha of the start u = sqrt(2) alpha, v = 0, whose map is 0."""
 
 
 def diagonal_network(inputs, labels, map_of):
@@ -89,8 +94,9 @@ def minimal_l1(x, y):
 
 @claim(
     "G6",
-    "Descent and SGD with any steps on u * v end at the map that the gains of the path and the labels fix: exactly",
-    "after Even, Pesme, Gunasekar and Flammarion (2023), derived again",
+    "Descent and SGD with any steps on u * v end at the map that the gains of the path and the labels fix: exactly; the average "
+    "over small steps misses a part of the shift by noise that small steps do not make small",
+    "after Even, Pesme, Gunasekar and Flammarion (2023), derived again; the average after Pesme et al. (2021)",
 )
 def any_step(seed: int) -> list[Reading]:
     """SGD and gradient descent of the library, the gradients from its recorded positions and the examples that it drew.
@@ -106,14 +112,16 @@ def any_step(seed: int) -> list[Reading]:
             x, teacher = np.sqrt(8) * np.linalg.qr(rng.normal(size=(d, n)))[0].T, np.r_[1.0, -0.5, np.zeros(d - 2)]
             rates = (0.02, 0.06, 0.1) if stochastic else (0.05, 0.15)
             readings += path_readings(x, x @ teacher, np.array(rates), stochastic, seed)
+            if stochastic:
+                readings.append(error_of_the_average(x, x @ teacher, seed))
     return readings
 
 
-def path_readings(x, y, rates, stochastic, seed, scale=0.3, num_steps=20_000):
-    """Norm of the map at the end of each chain, one for each learning rate."""
+def path_readings(x, y, rates, stochastic, seed, num_steps=10_000):
+    """The map at the end of each chain, one for each learning rate: its l1 norm, and how far it is from the one predicted."""
     n, d = x.shape
     dynamics = SGD(rates, batch_size=1) if stochastic else GradientDescent(rates)
-    start = {"u": np.full((len(rates), d), np.sqrt(2) * scale), "v": np.zeros((len(rates), d))}
+    start = {"u": np.full((len(rates), d), np.sqrt(2) * SCALE), "v": np.zeros((len(rates), d))}
     tree = simulate(
         dynamics,
         Posterior(diagonal_network(x, y, product)),
@@ -135,14 +143,65 @@ def path_readings(x, y, rates, stochastic, seed, scale=0.3, num_steps=20_000):
             gradients = x[rows] * np.take_along_axis(residuals, rows[:, None], axis=1)
         else:
             gradients = residuals @ x / n
-        predicted = interpolator(x, y, *gains(gradients, rate, scale))
+        predicted, end = interpolator(x, y, *gains(gradients, rate, SCALE)), path[-1]
         integral = rate * np.sum(residuals**2) / (2 * n)
-        average = small_step_scale(x, rate, integral, scale) if stochastic else scale
+        average = small_step_scale(x, rate, integral, SCALE) if stochastic else SCALE
         wrong = interpolator(x, y, average, average)
-        norms = [float(np.sum(np.abs(values))) for values in (predicted, path[-1], wrong)]
-        name = f"l1 norm, rate {rate:g}, {n} examples of {d} coordinates, {'SGD' if stochastic else 'gradient descent'}"
-        readings.append(Reading(name, norms[0], norms[1], 0.0, 1e-8, norms[2]))
+        name = f"rate {rate:g}, {n} examples of {d} coordinates, {'SGD' if stochastic else 'gradient descent'}"
+        norms = [float(np.sum(np.abs(values))) for values in (predicted, end, wrong)]
+        readings.append(Reading(f"l1 norm, {name}", norms[0], norms[1], 0.0, 1e-8, norms[2]))
+        distances = [float(np.linalg.norm(predicted - values)) for values in (end, wrong)]
+        readings.append(Reading(f"distance from the map predicted, {name}", 0.0, distances[0], 0.0, 1e-8, distances[1]))
     return readings
+
+
+def error_of_the_average(x, y, seed, rate=0.002, time=60.0, num_chains=32):
+    """How far the average is from where SGD ends, over how far the flow's limit is: one path's mean, extrapolated to rate 0.
+
+    The mistake is an average that is right for small steps.
+    """
+    n, d = x.shape
+    model, flow, shares = diagonal_network(x, y, product), interpolator(x, y, SCALE, SCALE), []
+    start = {"u": np.full((num_chains, d), np.sqrt(2) * SCALE), "v": np.zeros((num_chains, d))}
+    for eta in (rate, rate / 2):
+        num_steps = round(time / eta)
+        tree = simulate(
+            SGD(eta, batch_size=1), Posterior(model), key=seed, num_chains=num_chains, num_draws=num_steps,
+            num_steps=num_steps, initial=start, observables=["loss"], progress=False,
+        )  # fmt: skip
+        losses = np.asarray(tree["posterior"]["loss"]) - np.log(2 * np.pi) / 2
+        integrals = eta * (np.mean(y**2) / 2 + np.sum(losses[:, :-1], axis=1))
+        scales = [small_step_scale(x, eta, integral, SCALE) for integral in integrals]
+        found = final_positions(tree)[0]
+        ends_and_scales = zip(found["u"] * found["v"], scales, strict=True)
+        shares.append(np.array([missed(end, interpolator(x, y, a, a), flow) for end, a in ends_and_scales]))
+    name = f"part of the shift that the average misses as rates go to 0, {n} examples of {d} coordinates"
+    return mean(name, missed_by_small_steps(x, y, time), 2 * shares[1] - shares[0], mistake=0.0)
+
+
+def missed(end, average, flow):
+    """Distance of the average from where SGD ends, over that of where the flow ends."""
+    return float(np.linalg.norm(end - average) / np.linalg.norm(end - flow))
+
+
+def missed_by_small_steps(x, y, time, rate=1e-4):
+    r"""That part in the limit of small steps: (2/n) int L dt sum_i x_ij^2 stands for int sum_i r_i^2 x_ij^2 dt / n.
+
+    The latter is what the gains of a path are to first order in the rate, with the flow's residuals r.
+    """
+    n, d = x.shape
+
+    def slope(_, state):
+        u, v = state[:d], state[d : 2 * d]
+        residuals = x @ (u * v) - y
+        pull = x.T @ residuals / n
+        return np.concatenate([-pull * v, -pull * u, residuals**2])
+
+    start = np.concatenate([np.full(d, np.sqrt(2) * SCALE), np.zeros(d + n)])
+    squares = solve_ivp(slope, (0, time), start, rtol=1e-9, atol=1e-12).y[2 * d :, -1]
+    scale = SCALE * np.exp(-rate * squares @ x**2 / (2 * n))
+    average = small_step_scale(x, rate, np.sum(squares) / (2 * n), SCALE)
+    return missed(*(interpolator(x, y, a, a) for a in (scale, average, SCALE)))
 
 
 def drawn_rows(n, chain, num_steps, seed):
