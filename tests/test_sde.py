@@ -1,5 +1,7 @@
 """The laws of the stochastic differential equations on a quadratic, where every step is linear and everything is known."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
@@ -92,6 +94,15 @@ def test_stationary_variance_of_rmsprop(spread):
     assert_covariance(draws, expected)
     with planted_bug():  # that of SGD
         assert_covariance(draws, stationary_covariance(curvature, spread**2, eta / 2, 0.5))
+
+
+def test_the_second_moment_starts_at_rest_or_where_it_is_given():
+    """Batches of four times the size have a fourth of it, as of their noise."""
+    target, place = bvs.Posterior(quadratic(np.eye(2), 4 * np.eye(2), 8)), {"theta": jnp.ones(2)}
+    given = bvs.RMSpropFlow(0.1, 1, 0.9, second_moment=9.0)
+    for flow, expected in ((bvs.RMSpropFlow(0.1, 1), 4.0), (given, 9.0), (given.scaled(4.0), 9 / 4)):
+        moment = flow.prepare(target).init(target, jax.random.key(0), place).second_moment["theta"]
+        np.testing.assert_allclose(moment, expected, rtol=1e-5)
 
 
 def test_stationary_variance_of_adam():

@@ -162,10 +162,13 @@ class RMSpropFlow(AdamFlow):
         As in ``AdamFlow``.
     decay
         beta_2 in [0, 1).
+    second_moment
+        V of every weight at the start; by default at rest, at the variance of the noise there.
     """
 
     batched: ClassVar = ("learning_rate", "b2", "eps")
     averages: ClassVar = False
+    second_moment: Array | None
 
     def __init__(
         self,
@@ -174,10 +177,25 @@ class RMSpropFlow(AdamFlow):
         decay: Any = 0.9,
         eps: Any = 1e-8,
         substeps: int = 4,
+        second_moment: float | None = None,
     ):
         super().__init__(learning_rate, batch_size, 0.0, decay, eps, substeps)
+        self.second_moment = None if second_moment is None else hyperparameter("second_moment", second_moment)
+
+    def init(self, target: Posterior, key: Array, position: Position) -> AdaptiveState:
+        """Start at a position, with the given V or V at rest there."""
+        state = super().init(target, key, position)
+        if (moment := self.second_moment) is None:
+            return state
+        return state._replace(second_moment=jax.tree.map(lambda x: jnp.full_like(x, moment), position))
 
     def _scaled(self, factor: float) -> dict[str, Any]:
         found = super()._scaled(factor)
         del found["b1"]
-        return found | {"decay": found.pop("b2")}
+        moment = None if self.second_moment is None else self.second_moment / factor
+        return found | {"decay": found.pop("b2"), "second_moment": moment}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Hyper-parameters as plain values."""
+        return super().settings | ({} if self.second_moment is None else {"second_moment": plain(self.second_moment)})
