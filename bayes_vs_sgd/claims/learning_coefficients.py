@@ -19,22 +19,33 @@ SCALE = 1e6
 """The smaller n beta; the other is its square."""
 REMAINDER = 4 / (2 * np.log(SCALE) ** 2)
 """Of the extrapolation where m > 1: c / 2 log(n beta)^2, with the constant c of log(n beta) + c below 4 for normal priors."""
-NETWORKS = (((2, 2, 2), (0, 1, 2), 48), ((3, 2, 4), (0, 1), 48), ((4, 10, 10, 10, 4), (0, 3), 10))
+NETWORKS = (
+    ((2, 2, 2), (0, 1, 2), 48),
+    ((3, 2, 4), (0, 1), 48),
+    ((4, 10, 10, 10, 4), (0, 3), 10),
+    ((1, 1, 1), (0,), 48),
+)
 """Widths, ranks of the teacher, and chains."""
+CONSTANTS: dict[tuple[tuple[int, ...], int], float] = {
+    ((1, 1, 1), 0): 3 * np.log(2) - np.euler_gamma,
+    ((3, 2, 4), 0): np.log(2) - np.euler_gamma - 2,
+}
+"""Of log(n beta) + c in the evidence E det(1 + n beta W_1 W_1')^(-outputs/2), where the eigenvalues' law makes it an integral."""
 
 
 @claim(
     "C8",
-    "n beta E[L - L*] tends to Aoyagi's learning coefficient: less than half the weights, more than half the codimension of the "
-    "minima, and the same for every rank where the hidden layers are wide",
+    "n beta E[L - L*] tends to Aoyagi's learning coefficient, by (m - 1) / log(n beta) of its multiplicity m: less than half the "
+    "weights, more than half the codimension of the minima, and the same for every rank where the hidden layers are wide",
     "Aoyagi, Neural Networks 172 (2024) 106132, Theorem 1",
 )
 def of_linear_networks(seed: int) -> list[Reading]:
     r"""Exact Gibbs on whitened inputs without label noise at n beta = 10^6 and 10^12, the draws' random numbers in common.
 
     E[n beta (L - L*)] = lambda - (m - 1) / (log(n beta) + c) + ..., of which twice the value at the square less the value itself
-    removes the second term, whatever m. The mistake is half the rank of the differential of the map at a generic minimum, which
-    is what Laplace's method gives, or half the weights where that is right.
+    removes the second term, whatever m. Their difference gives m - 1 where c is known; elsewhere a c between -4 and 4 would leave
+    it uncertain by a half. The mistake is half the rank of the differential of the map at a generic minimum, which is what
+    Laplace's method gives, or half the weights where that is right; and m = 1.
     """
     readings = []
     with jax.enable_x64(True):
@@ -45,9 +56,13 @@ def of_linear_networks(seed: int) -> list[Reading]:
                 half = rank * (widths[0] + widths[-1] - rank) / 2
                 if half == known.value:
                     half = sum(a * b for a, b in pairwise(widths)) / 2
-                name = f"lambda of {'-'.join(map(str, widths))} at rank {rank}"
+                name = f"of {'-'.join(map(str, widths))} at rank {rank}"
                 tolerance = REMAINDER if known.multiplicity > 1 else 0.0
-                readings.append(mean(name, known.value, 2 * cold - hot, tolerance, half))
+                readings.append(mean(f"lambda {name}", known.value, 2 * cold - hot, tolerance, half))
+                if (constant := CONSTANTS.get((widths, rank))) is not None:
+                    warm, cool = (np.log(scale) + constant for scale in (SCALE, SCALE**2))
+                    drawn = (cold - hot) / (1 / warm - 1 / cool)
+                    readings.append(mean(f"m - 1 {name}", known.multiplicity - 1, drawn, mistake=0.0))
     return readings
 
 
