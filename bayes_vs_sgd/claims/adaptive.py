@@ -108,10 +108,8 @@ def larger_batches(
         dynamics = rmsprop(rate, factor, 1 - factor * (1 - decay), begun * spread**2 / factor, eps=eps)
         return moments(ends(dynamics, model, place, 8 * seed + run, steps // factor, num_chains)["theta"])
 
-    eps, where = (
-        floor * spread,
-        f"s {spread}" + (f", V from {begun:g} s^2, epsilon {floor * spread:g}" if floor else ""),
-    )
+    eps, where = floor * spread, f"s {spread}"
+    where += f", V from {begun:g} s^2, epsilon {eps:g}" if floor else ""
     single, readings = law(1, eta, eps, 0), []
     for factor in factors:
         root = factor**0.5
