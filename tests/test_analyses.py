@@ -240,6 +240,24 @@ def test_flows_fail_where_backward_error_analysis_says():
     assert all(b["low"] < b["predicted"] < b["high"] for b in laws)
 
 
+@pytest.mark.exact
+def test_the_learning_coefficient_rises_in_steps_with_the_rank():
+    """On the three plateaus after the first, all of them trusted; where training falls it is negative, and refused."""
+    points = json.loads((ANALYSES[0].parent / "saddle_to_saddle.json").read_text())["checkpoints"]
+    plateaus = [
+        [p for p in points if first <= p["step"] <= last] for first, last in ((480, 720), (930, 1710), (2080, 2400))
+    ]
+    assert all(p["trusted"] for plateau in plateaus for p in plateau)
+    means = [np.mean([p["learning_coefficient"]["value"] for p in plateau]) for plateau in plateaus]
+    assert means == pytest.approx([1.7, 2.7, 3.3], abs=0.1)
+    ranks = [np.mean([p["effective_rank"] for p in plateau]) for plateau in plateaus]
+    assert ranks == sorted(ranks)
+    falling = [p for p in points if p["learning_coefficient"]["value"] < -0.5]
+    assert falling
+    assert not any(p["trusted"] for p in falling)
+
+
+@pytest.mark.exact
 def test_the_rules_give_the_modes_the_temperatures_that_theory_predicts():
     """SGD and momentum leave the margin before a ratio of 2, RMSprop and Adam before 4, Bayes never."""
     found = json.loads((ANALYSES[0].parent / "optimizers.json").read_text())
