@@ -126,8 +126,7 @@ def main() -> None:
 
 def measure(series: str, rule: Rule, ratio: float, num_seeds: int, seed: int) -> dict:
     """Half the range of the logarithms of both mode temperatures, and its standard error; own data and runs."""
-    spread = {"covariance": (ratio**0.5, ratio**-0.5), "num_examples": NUM_EXAMPLES}
-    model = bvs.load_model(MODEL, data_seed=seed, **spread)
+    model = two_modes((ratio**0.5, ratio**-0.5), seed)
     study = bvs.Study(model, Compare(num_seeds=num_seeds, batch_size=rule.batch), seed=100 * seed, progress=False)
     langevin = rule.name == BAYES
     found = spectrum_at_minimum(study, "sgld" if langevin else "rule", None if langevin else rule.dynamics)
@@ -143,10 +142,15 @@ def measure(series: str, rule: Rule, ratio: float, num_seeds: int, seed: int) ->
     return point
 
 
+def two_modes(curvatures: tuple[float, float], seed: int) -> bvs.Model:
+    """A regression of two weights, each along a mode, with data of its own."""
+    return bvs.load_model(MODEL, data_seed=seed, covariance=curvatures, num_examples=NUM_EXAMPLES)
+
+
 def descent(num_seeds: int, seed: int) -> list[float]:
     """Temperatures of both modes over SGD's, where runs of gradient descent from prior draws end."""
     rule, curvatures = Rule("SGD"), (MIDDLE**0.5, MIDDLE**-0.5)
-    model = bvs.load_model(MODEL, data_seed=seed, covariance=curvatures, num_examples=NUM_EXAMPLES)
+    model = two_modes(curvatures, seed)
     tree = bvs.simulate(
         bvs.GradientDescent(rule.step), bvs.Posterior(model), key=seed, num_chains=num_seeds, num_steps=NUM_STEPS,
         num_draws=1, observables=["loss"], record_positions=True, progress=False,

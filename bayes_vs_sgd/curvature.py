@@ -170,9 +170,8 @@ def _blocks(model: Model) -> list[np.ndarray]:
 
 def _block(model: Model, position: Position, rows: np.ndarray, mean: np.ndarray | float = 0.0) -> np.ndarray:
     """Gradients of some examples less the mean one."""
-    every = len(rows) == model.num_examples
-    gradients = np.array(example_gradients(model, position, None if every else jnp.asarray(rows)), float)
-    gradients -= mean
+    gradients = np.array(example_gradients(model, position, jnp.asarray(rows)), float)
+    gradients -= mean  # in place: a block is large
     return gradients
 
 

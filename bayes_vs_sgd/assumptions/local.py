@@ -89,12 +89,12 @@ class Local:
         values = np.zeros(0) if self.noise is None else np.linalg.eigvalsh(self.noise)
         return values[values > ROUNDING * max(values[-1:].sum(), 0.0)]
 
-    def modes(self, flat: float = FLAT) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues, ascending, and eigenvectors of the Hessian where they are above a share of the largest."""
+    def modes(self, flat: float | None = FLAT) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues, ascending, and eigenvectors of the Hessian where they are above a share of the largest; None: all."""
         if self.hessian is None:
             raise InputError(f"modes of the Hessian need at most {DENSE:,} parameters, the model has more")
         values, vectors = np.linalg.eigh(self.hessian)
-        kept = values > flat * values[-1]
+        kept = slice(None) if flat is None else values > flat * values[-1]
         return values[kept], vectors[:, kept]
 
 

@@ -32,7 +32,7 @@ from ..simulate import simulate
 from ..theory.quadratic import production_rate
 from .assumption import Assumption, from_interval, measured
 from .isotropy import COMMUTATION
-from .local import Local
+from .local import FLAT, Local
 from .noise import drawn, mean_gradient
 
 BALANCE, EXPONENT, REPETITION = 0.1, 0.1, 0.1
@@ -114,9 +114,9 @@ def continued(dynamics: Dynamics, target: Posterior, tree: xr.DataTree, seed: in
     return paths[np.isfinite(paths).all(axis=(1, 2))]
 
 
-def linearised(place: Local) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Curvatures, noise and basis of the directions that are not flat."""
-    values, vectors = place.modes()
+def linearised(place: Local, flat: float | None = FLAT) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Curvatures, noise and basis of the directions whose curvature is above a share of the largest; None: all."""
+    values, vectors = place.modes(flat)
     assert place.noise is not None  # so are the modes
     return values, vectors.T @ place.noise @ vectors, vectors
 
@@ -154,12 +154,10 @@ def anomalous_diffusion(paths: Float[np.ndarray, "chain step d"], place: Local, 
     mean = squares.mean(axis=0)
     value = weights @ np.log(mean)
     error = float((squares @ (weights / mean)).std(ddof=1) / np.sqrt(len(squares)))
-    assert place.hessian is not None  # of few parameters
-    assert place.noise is not None
-    values, vectors = np.linalg.eigh(place.hessian)
+    values, noise, _ = linearised(place, None)
     kept = 1 - learning_rate * values  # of a step
     friction = 2 - learning_rate * values * (learning_rate * values[-1] < 2)  # of the steps, else of the equation
-    kicks = 2 * learning_rate**2 * np.einsum("ij,ik,kj->j", vectors, place.noise, vectors) / friction
+    kicks = 2 * learning_rate**2 * np.diag(noise) / friction
     null = [np.sum(kicks * kept ** np.arange(k)[:, None]) for k in LAGS]  # a geometric series: flat directions too
     expected = float(weights @ np.log(null))
     note = f"exponent {value:.3f} where a linear process has {expected:.3f}"
