@@ -2,9 +2,9 @@
 
 Networks are drawn as in the public benchmarks (arXiv:2308.12108, arXiv:2507.21449): half with teachers of minimal rank, whose
 local learning coefficient is Aoyagi's, half with random teachers, whose layers may have a rank of their own. Estimates are held
-against the value at finite n: a closed form or quadrature where there is one, else a Gibbs run of another seed and another
-start, as long as all others together. Writes ``llc_benchmark.json`` after every network, so that it can be cut and
-continued, and ``llc_benchmark.svg``.
+against the value at finite n: a Gibbs run of another seed and another start, as long as all others together; of four further
+networks a class, with two layers and one output, an integral (``theory/evidence.py``). Writes ``llc_benchmark.json`` after
+every network, so that it can be cut and continued, ``llc_benchmark.txt``, its table, and ``llc_benchmark.svg``.
 
 The prior is N(0, 1) for every weight, without localisation; labels have no noise; n beta = n / log n.
 """
@@ -28,7 +28,7 @@ from rich.table import Table
 from scipy import stats
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd.diagnostics import mean_error
+from bayes_vs_sgd.diagnostics import ESS_LIMIT, RHAT_LIMIT, mean_error
 from bayes_vs_sgd.learning_coefficient import baselines, finite_n_reference, read_chains
 from bayes_vs_sgd.measure import LEFT_OUT, measure
 from bayes_vs_sgd.report.figures import COLOURS, new_figure
@@ -44,10 +44,12 @@ RANGES = {  # layers, widths, parameters, examples
     "100K": ((2, 10), (50, 500), (30_000, 300_000), 1_000_000),
 }
 LARGE = ((512,) * 5, (724,) * 3, (360,) * 9)
-SECONDS = {"1K": 25.0, "10K": 25.0, "100K": 30.0, "1M": 90.0}
+SECONDS = {"1K": 30.0, "10K": 25.0, "100K": 30.0, "1M": 90.0}
 """Wall time of Gibbs on a network."""
-STOCHASTIC = 10
-"""How many times as long the others have."""
+OTHERS = {"1K": 250.0, "10K": 250.0, "100K": 300.0, "1M": 900.0}
+"""Wall time of each of the others."""
+DRAWN = 20
+"""Networks of a class that are drawn as in the public benchmarks; those after them have two layers and one output."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,10 @@ class Settings:
     """What is run, and for how long."""
 
     classes: tuple[str, ...] = ("1K", "10K", "100K", "1M")  # sizes of networks
-    samplers: tuple[str, ...] = ("gibbs", "sghmc")  # gibbs, or a name of llc --sampler
-    num_networks: int = 20  # of each class up to 100K; 1M has three
-    num_seeds: int = 20  # of Gibbs on each network of class 1K; fewer of larger ones
-    times: float = 1.0  # multiplies the wall time of a sampler on a network, see SECONDS
+    samplers: tuple[str, ...] = ("gibbs", "sghmc")  # gibbs, or a name of llc --sampler; sghmc/500 has batches of 500
+    num_networks: int = 24  # of each class up to 100K, the last four with one output; 1M has three
+    num_seeds: int = 16  # of Gibbs on each network of class 1K; fewer of larger ones
+    times: float = 1.0  # multiplies the wall time of a sampler on a network, see SECONDS and OTHERS
     out: Path = HERE  # folder of what is written
 
 
@@ -77,7 +79,9 @@ def main(settings: Settings) -> None:
                     entry["runs"][sampler] = run(entry, sampler, settings)
                     path.write_text(json.dumps(found, indent=1) + "\n")
     table, figure = summary(found), scatter(found)
-    Console(width=130).print(table)
+    with (settings.out / "llc_benchmark.txt").open("w") as file:
+        for console in (Console(width=150), Console(width=150, file=file)):
+            console.print(table)
     figure.savefig(settings.out / "llc_benchmark.svg", metadata={"Date": None})
 
 
@@ -90,6 +94,7 @@ def describe(size: str, index: int) -> dict[str, Any]:
         layers, width, parameters, num_examples = RANGES[size]
         while True:
             widths = tuple(rng.integers(width[0], width[1] + 1, rng.integers(layers[0], layers[1] + 1) + 1).tolist())
+            widths = widths if index < DRAWN else (*widths[:2], 1)
             if parameters[0] <= sum(a * b for a, b in zip(widths[1:], widths[:-1], strict=True)) <= parameters[1]:
                 break
     rank = int(rng.integers(0, min(widths) + 1)) if size != "1M" else min(widths) // 8
@@ -105,29 +110,31 @@ def describe(size: str, index: int) -> dict[str, Any]:
     }
 
 
-def build(entry: dict[str, Any]) -> bvs.Model:
-    """Build the model of an entry; nothing in it grows with the number of examples."""
+def build(entry: dict[str, Any], sufficient: bool = True) -> bvs.Model:
+    """Build the model of an entry, with its examples or with what stands for them, which does not grow with their number."""
     rank = entry["rank"] if entry["teacher"] == "balanced" else 0
     return bvs.load_model(
         HERE.parent / "models" / "deep_linear.py",
         data_seed=entry["index"], widths=tuple(entry["widths"]), spectrum=(1.0,) * rank, teacher=entry["teacher"],
-        inputs="gaussian", sufficient=True, num_examples=entry["n"], noise=2**-0.5, noise_free=True, unseen_inputs=0,
+        inputs="gaussian", sufficient=sufficient, num_examples=entry["n"], noise=2**-0.5, noise_free=True, unseen_inputs=0,
     )  # fmt: skip
 
 
 def run(entry: dict[str, Any], sampler: str, settings: Settings) -> dict[str, Any]:
     """Estimates of one sampler on one network; with Gibbs also the value that all are held against."""
-    model = build(entry)
+    name, _, batch = sampler.partition("/")
+    model = build(entry, not batch)
     target = bvs.Posterior(model, 1 / np.log(entry["n"]))
     entry |= {"num_parameters": model.num_parameters, "precision": float(target.scale)}
     known = {name: fact.value for name, fact in model.truth.items()}
     entry |= {"lambda": known.get("learning_coefficient"), "lower_bound": known.get("lower_bound")}
     entry["global_lambda"] = known.get("global_learning_coefficient", known.get("learning_coefficient"))
-    seconds = settings.times * SECONDS[entry["size"]] * (1 if sampler == "gibbs" else STOCHASTIC)
+    seconds = settings.times * (SECONDS if sampler == "gibbs" else OTHERS)[entry["size"]]
     if sampler != "gibbs":
+        shared = {"second": False, "num_chains": 2, "num_draws": 100, "batch_size": int(batch) if batch else None}
         started = time.monotonic()
         try:
-            found, _ = measure(target, sampler=sampler, second=False, num_chains=2, num_draws=100, max_seconds=seconds)
+            found, _ = measure(target, sampler=name, max_seconds=seconds, **shared)
         except bvs.InputError as problem:
             return {"estimates": [], "seconds": time.monotonic() - started, "problem": str(problem)}
         value = {"value": found.value, "standard_error": found.standard_error, "trusted": found.trusted}
@@ -180,7 +187,7 @@ def errors(entry: dict[str, Any], sampler: str) -> list[float]:
 def covered(entry: dict[str, Any], sampler: str) -> list[bool]:
     """Whether each 90 % interval, with the rest of the budget, holds the reference, whose error it also bears.
 
-    Of a run too short to know its budget nothing is said.
+    Of a run that has lost all step sizes but one, which knows no budget, nothing is said.
     """
     exact, other = entry["reference"]["value"], entry["reference"].get("standard_error", 0.0)
     found = []
@@ -193,7 +200,7 @@ def covered(entry: dict[str, Any], sampler: str) -> list[bool]:
 
 
 def summary(found: dict[str, Any]) -> Table:
-    """One row a class and sampler."""
+    """One row a class and sampler; the networks on which it has a draw and a chain left, of those that it was run on."""
     table = Table(box=None, pad_edge=False)
     for head in (
         "class",
@@ -205,30 +212,43 @@ def summary(found: dict[str, Any]) -> Table:
         "tau",
         "90 % covers",
         "pairs",
-        "budget unknown",
+        "trusted",
+        "R-hat, worst",
         "gradients",
         "seconds",
     ):
         table.add_column(head, justify="right")
     for size in ("1K", "10K", "100K", "1M"):
         for sampler in ("gibbs", *sorted({s for e in found.values() for s in e["runs"]} - {"gibbs"})):
-            entries = [e for e in found.values() if e["size"] == size and sampler in e["runs"] and "reference" in e]
-            entries = [e for e in entries if e["reference"]["value"] > 0 and e["runs"][sampler]["estimates"]]
+            asked = [e for e in found.values() if e["size"] == size and sampler in e["runs"] and "reference" in e]
+            asked = [e for e in asked if e["reference"]["value"] > 0]
+            entries = [e for e in asked if e["runs"][sampler]["estimates"]]
+            if not asked:
+                continue
             if not entries:
+                table.add_row(size, sampler, f"0 of {len(asked)}")
                 continue
             relative = np.abs(np.concatenate([errors(e, sampler) for e in entries]))
+            made = [x for e in entries for x in e["runs"][sampler]["estimates"]]
             holds = np.concatenate([covered(e, sampler) for e in entries])
             values = [np.mean([x["value"] for x in e["runs"][sampler]["estimates"]]) for e in entries]
             lambdas = [abs(v / e["lambda"] - 1) for v, e in zip(values, entries, strict=True) if e["lambda"]]
             exact = [e["reference"]["value"] for e in entries]
             tau = f"{stats.kendalltau(values, exact).statistic:.3f}" if len(entries) > 1 else "-"
-            cells = [size, sampler, str(len(entries)), f"{np.median(relative):.2%}", f"{relative.max():.1%}"]
+            cells = [
+                size,
+                sampler,
+                f"{len(entries)} of {len(asked)}",
+                f"{np.median(relative):.2%}",
+                f"{relative.max():.1%}",
+            ]
             cells += [
                 f"{np.median(lambdas):.1%}" if lambdas else "-",
                 tau,
                 f"{holds.mean():.0%}" if len(holds) else "-",
                 str(len(holds)),
-                str(len(relative) - len(holds)),
+                str(sum(x.get("trusted", x["rhat"] < RHAT_LIMIT and x["ess"] > ESS_LIMIT) for x in made)),
+                f"{max(x['rhat'] for x in made):.2f}",
             ]
             gradients, seconds = (np.median([e["runs"][sampler][k] for e in entries]) for k in ("gradients", "seconds"))
             table.add_row(*cells, f"{gradients:.1e}", f"{seconds:.0f}")

@@ -149,6 +149,7 @@ def along_training(
         raise InputError(f"{num_made} draws at each checkpoint within {max_seconds} s: give --max-seconds")
     drawn = made["posterior"].to_dataset().isel(draw=slice(int(LEFT_OUT * num_made), None))
     losses = np.asarray(drawn["loss"].values, float).reshape(*shape, -1)
+    lost = (made["final_position"].to_dataset()["lost_at_step"].values >= 0).reshape(shape)
     seen = at_centers(target, positions)
     parts = [made.isel(chain=_last(index, shape), missing_dims="ignore") for index in range(len(steps))]
     around = [read_chains(part, target, loss, LEFT_OUT) for part, loss in zip(parts, seen["loss"], strict=True)]
@@ -160,10 +161,10 @@ def along_training(
             float(seen["effective_rank"][index]) if "effective_rank" in seen else None,
             with_error(*chains.estimate),
             _fluctuation(target, drawn.isel(chain=_last(index, shape))) if recorded else None,
-            _integral(float(target.scale) * losses[index], ladder),
+            _integral(float(target.scale) * losses[index], ladder, lost[index]),
             chains.rhat,
             chains.ess,
-            chains.doubts() + alone,
+            chains.doubts() + lost_on_the_way(lost[index, :-1]) + alone,
         )
         for index, chains in enumerate(around)
     ]
@@ -239,18 +240,29 @@ def _moments(target: Posterior, values: dict[str, jax.Array]) -> jax.Array:
     return jax.lax.map(of_chain, values)
 
 
-def _integral(energies: np.ndarray, ladder: np.ndarray) -> Estimate:
+def lost_on_the_way(lost: np.ndarray) -> list[str]:
+    """The reason not to believe a free energy some chains of which (rung, chain), warmer than the law, are lost."""
+    if not lost.any():
+        return []
+    return [f"{lost.sum()} of {lost.size} chains of the warmer laws were lost: of the free energy they are left out"]
+
+
+def _integral(energies: np.ndarray, ladder: np.ndarray, lost: np.ndarray) -> Estimate:
     """Integral over t of E_t[n beta L] (rung, chain, draw) by the trapezoid rule with derivatives, -Var_t, at the ends.
 
-    Its error is that of the means, and the difference from the integral over every other rung.
+    Its error is that of the means, and the difference from the integral over every other rung. Chains that are lost (rung,
+    chain) are left out; it is not known where all of a rung are.
     """
-    mean, variance = energies.mean(axis=(1, 2)), energies.var(axis=(1, 2))
+    if lost.all(axis=1).any():
+        return with_error(math.nan, math.nan)
+    kept = [rung[~gone] for rung, gone in zip(energies, lost, strict=True)]
+    mean, variance = (np.array([f(rung) for rung in kept]) for f in (np.mean, np.var))
 
     def integrate(used: slice) -> float:
         return trapezoid(ladder[used], mean[used], -variance[used])
 
     weights = (np.diff(ladder, prepend=0) + np.diff(ladder, append=ladder[-1])) / 2
-    errors = np.array([mean_error(rung, False) for rung in energies])
+    errors = np.array([mean_error(rung, False) for rung in kept])
     value = integrate(slice(None))
     return with_error(
         value, math.hypot(float(np.sqrt(np.sum((weights * errors) ** 2))), value - integrate(slice(None, None, 2)))

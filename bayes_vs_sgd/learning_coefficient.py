@@ -45,8 +45,7 @@ class LearningCoefficient:
     Parameters
     ----------
     value, standard_error, interval
-        Monte Carlo error alone; the 95 % interval is wider by the transient and by the
-        discretisation error; infinite where nothing is known of the transient.
+        Monte Carlo error alone; the 95 % interval is wider by the transient and by the discretisation error.
     rhat, ess
         The worse of n beta L and of the scale of the weights.
     baseline, other_baseline
@@ -56,7 +55,8 @@ class LearningCoefficient:
     finite_n_reference
         The exact n beta (E[L] - L(w*)) at this n, where the model knows it.
     error_budget
-        ``monte_carlo`` (standard error), ``transient`` (what chains that have not converged may still be off by),
+        ``monte_carlo`` (standard error), ``transient`` (what chains that have not converged may still be off by; of a run too
+        short to tell, what leaves lambda between 0 and d/2, which every lambda is),
         ``discretisation`` (what is left of a step size's bias), ``localisation`` (change from gamma to gamma/10), ``finite_n``
         (lambda less the exact finite-n value, or less the estimate) and ``baseline`` (change with the other baseline); None:
         not known, 0: none.
@@ -136,7 +136,7 @@ class Chains:
 
         What decays by q from the first half of the draws to the second has moved the mean of all by (1 + q) / (1 - q) / 2 times
         their difference. In a run that is too short q is that of the softest direction's rate; in others the
-        difference itself is taken. None for runs of which nothing can be said.
+        difference itself is taken. None for runs too short to tell.
         """
         first, second = np.array_split(self.excess.mean(axis=0), 2)
         moved = abs(float(second.mean() - first.mean()))
@@ -264,16 +264,19 @@ def summarise(
     moved = 0.0 if other is None else float(np.mean(target.scale)) * (known[name]["value"] - known[other]["value"])
     reference = finite_n_reference(target, known[name]["value"])
     exact = value if reference is None else reference["value"]
+    transient, most = chains.transient, target.model.num_parameters / 2
+    if transient is None:  # as K <= c |w - w*|^2 (Watanabe 2009)
+        transient = max(value, most - value)
+        doubts.append(f"the run is too short to tell more than that lambda is between 0 and d/2 = {most:g}")
     budget = {
         "monte_carlo": error,
-        "transient": chains.transient,
+        "transient": transient,
         "discretisation": discretisation,
         "localisation": 0.0 if float(target.localization) == 0 else None,
         "finite_n": None if facts is None else facts.value - exact,
         "baseline": None if other is None else moved,
     }
     budget |= more.pop("error_budget", {})
-    transient = np.inf if chains.transient is None else chains.transient
     wider = (discretisation or 0.0) + transient
     return LearningCoefficient(
         value=value,

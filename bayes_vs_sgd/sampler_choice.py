@@ -49,6 +49,7 @@ def choose(
     Seed, wall time and folder are for finding a step size, which is multiplied by ``times``.
     """
     model, name = target.model, settings.sampler
+    local = start_near(target, settings.initial_scale) if float(target.localization) > 0 else {}
     if name == "auto":
         if model.exact_sampler is not None:
             name = "exact"
@@ -59,12 +60,12 @@ def choose(
     if name == "exact":
         if model.exact_sampler is None:
             raise InputError("this model declares no exact sampler: give --sampler nuts")
-        return model.exact_sampler, {}
+        return model.exact_sampler, local
     if name == "grid":
         return Grid(), {"num_chains": GRID_CHAINS}
     if name in ("nuts", "mala", "mclmc"):
         made = {"nuts": NUTS(target_acceptance_rate=ACCEPTANCE), "mala": MALA(), "mclmc": AdjustedMCLMC()}[name]
-        return made, {"num_warmup": NUM_WARMUP}
+        return made, {"num_warmup": NUM_WARMUP} | local
     options: dict[str, Any] = {"batch_size": settings.batch_size}
     if name == "sghmc" and settings.batch_size is None:  # no gradient noise to be damped
         options["friction"] = critical_friction(target)
@@ -99,16 +100,17 @@ def preconditioned_step(target: Posterior) -> float:
 
 
 def extrapolate(steps: np.ndarray, values: np.ndarray, errors: np.ndarray) -> tuple[Estimate, float | None]:
-    """Value at step 0 of the line of weighted least squares, and its distance from that of the parabola through three."""
+    """Value at step 0 of the line of weighted least squares, and its distance from that of the parabola through three.
+
+    Of two steps the distance is that from the smaller one's value; of one nothing is known.
+    """
     if len(steps) < 2:
         return with_error(values[0], errors[0]), None
     design = np.stack([np.ones_like(steps), steps / steps.max()], axis=1) / errors[:, None]
     covariance = np.linalg.inv(design.T @ design)
     intercept = float((covariance @ design.T @ (values / errors))[0])
-    left = None
-    if len(steps) > 2:
-        left = abs(intercept - float(np.polyfit(steps / steps.max(), values, 2)[-1]))
-    return with_error(intercept, float(np.sqrt(covariance[0, 0]))), left
+    other = values[np.argmin(steps)] if len(steps) == 2 else np.polyfit(steps / steps.max(), values, 2)[-1]
+    return with_error(intercept, float(np.sqrt(covariance[0, 0]))), abs(intercept - float(other))
 
 
 def sampler_of(tree: xr.DataTree) -> dict[str, Any]:
@@ -124,8 +126,21 @@ def bias_order(sampler: str, batch_size: int | None) -> int:
 
 def critical_friction(target: Posterior) -> float:
     """Critical where prior and localisation alone bend the law; where they do not, as at a curvature of 1."""
-    alone = float(prior_curvatures(target.model)[0]) + float(target.localization)
+    alone = regularity(target)
     return CRITICAL * math.sqrt(alone if alone > 0 else 1.0)
+
+
+def regularity(target: Posterior) -> float:
+    """Least curvature of -log p without the loss: of prior and localisation alone."""
+    return float(prior_curvatures(target.model)[0]) + float(target.localization)
+
+
+def start_near(target: Posterior, scale: float) -> dict[str, Any]:
+    """Start of chains where there is a pull: around its centre, as far as prior and pull alone let them, times the scale.
+
+    From prior draws they could end in a well that is not the centre's, out of which a weak pull does not take them.
+    """
+    return {"initial": "optimum", "initial_scale": scale / math.sqrt(regularity(target))}
 
 
 def softness(target: Posterior) -> float:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd.along import _integral, along_training
+from bayes_vs_sgd.along import _integral, along_training, lost_on_the_way
 
 Z = stats.norm.isf(1e-6 / 2)
 T = stats.t.isf(1e-3 / 2, 3)
@@ -79,9 +79,18 @@ def test_the_ladder_integrates_what_a_gaussian_has():
     rng = np.random.default_rng(0)
     scale = 1 / np.sqrt(1 + 50 * ladder)
     energies = 25 * (scale[:, None, None] * rng.normal(size=(13, 4, 4000))) ** 2
-    found = _integral(energies, ladder)
+    lost = np.zeros((13, 4), bool)
+    found = _integral(energies, ladder, lost)
     assert abs(found.value - 0.5 * np.log(51)) < Z * found.standard_error
     assert found.standard_error < 0.1
+    lost[3, 1], energies[3, 1] = True, np.nan
+    found = _integral(energies, ladder, lost)
+    assert abs(found.value - 0.5 * np.log(51)) < Z * found.standard_error
+    assert lost_on_the_way(lost[:-1]) == [
+        "1 of 48 chains of the warmer laws were lost: of the free energy they are left out"
+    ]
+    lost[3] = True
+    assert np.isnan(_integral(energies, ladder, lost).value)
 
 
 @pytest.mark.exact

@@ -1,6 +1,7 @@
 """Log evidence by tempered SMC against closed forms and one-dimensional quadrature; wrong settings are seen."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -77,30 +78,34 @@ def test_replicates_that_are_kept_are_not_run_again(load, x64, tmp_path, monkeyp
         bvs.free_energy(model, 0.5, **settings)
 
 
-@pytest.mark.law
-@pytest.mark.slow
-def test_twenty_dimensions(load, x64, monkeypatch):
-    """Within .1 nat and three replicate standard errors of the closed form; one move of one leapfrog step is refused."""
-    model = load("linear_regression", covariance=(1.0,) * 20, num_examples=100)
-    found = not_refused(model, num_replicates=8)
-    gap = found.log_evidence.value - exact(model, "linear_regression", 1.0)
-    assert abs(gap) < 0.1
-    assert abs(gap) < stats.t.isf(RATE / 2, 7) * found.log_evidence.standard_error
-    assert found.trusted, found.warnings
-    monkeypatch.setattr(tempered, "MOST_LEAPFROGS", 1)
-    jax.clear_caches()
-    try:
-        few = bvs.free_energy(model, num_moves=1, target_ess=0.1, num_replicates=40, num_particles=250)
-    finally:
-        jax.clear_caches()
-    assert abs(few.log_evidence.value - exact(model, "linear_regression", 1.0)) > 0.5
-    assert any(warning.startswith("k moves give") for warning in few.warnings)
+def regression(num_weights, num_examples):
+    """Linear regression of noise .5, drawn as the examples whose log Z is known to four digits were."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(num_examples, num_weights)), rng.normal(size=num_weights)
+
+    def program(x, y=None):
+        w = numpyro.sample("w", dist.Normal(0, 1).expand((num_weights,)).to_event(1))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("y", dist.Normal(x @ w, 0.5), obs=y)
+
+    return bvs.Model(program, {"x": x, "y": x @ w + 0.5 * rng.normal(size=num_examples)})
 
 
-@pytest.mark.law
-@pytest.mark.slow
-def test_a_network_on_fifty_examples(x64):
-    """Sixteen weights on data whose third input is always 0: log Z is known by quadrature over |v|^2 to be -39.644004."""
+def product(truth):
+    """Two weights in a row, on a hundred examples."""
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(size=(2, 100))
+
+    def program(x, y=None):
+        a, b = (numpyro.sample(name, dist.Normal(0, 1)) for name in "ab")
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("y", dist.Normal(a * b * x, 0.5), obs=y)
+
+    return bvs.Model(program, {"x": x, "y": truth * x + 0.5 * noise})
+
+
+def network():
+    """Sixteen weights on fifty examples, whose third input is always 0."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 3)) * [1.0, 1.0, 0.0]
     y = x @ [1.0, -0.5, 0.0] + 0.5 * rng.normal(size=50)
@@ -111,11 +116,90 @@ def test_a_network_on_fifty_examples(x64):
         with numpyro.plate("examples", x.shape[0]):
             numpyro.sample("y", dist.Normal(x @ (second @ first), 0.5), obs=y)
 
-    found = not_refused(bvs.Model(program, {"x": x, "y": y}), num_replicates=8)
-    gap = found.log_evidence.value + 39.644004
-    assert abs(gap) < 0.1
-    assert abs(gap) < stats.t.isf(RATE / 2, 7) * found.log_evidence.standard_error
+    return bvs.Model(program, {"x": x, "y": y})
+
+
+@pytest.mark.law
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "known", "more"),
+    [
+        (regression(5, 100), -79.9845, {}),
+        (regression(20, 200), -204.1466, {}),
+        (product(0.0), -70.16256, {"functional_variance": 0.5704, "wbic": 70.16256 - 0.34}),
+        (product(1.0), -72.34156, {"functional_variance": 0.7419, "wbic": 72.34156 - 1.71}),
+        (network(), -39.644004, {}),
+    ],
+    ids=["five weights", "twenty weights", "product of truth 0", "product of truth 1", "network"],
+)
+def test_examples_whose_evidence_is_known(model, known, more, x64):
+    """By quadrature or a closed form, to the digits that are given: log Z, functional variance and WBIC."""
+    found = not_refused(model, num_replicates=8)
     assert found.trusted, found.warnings
+    assert abs(found.log_evidence.value - known) < 0.1
+    for name, value in {"log_evidence": known, **more}.items():
+        estimate, rounded = getattr(found, name), 0.005 if name == "wbic" else 5e-5
+        assert abs(estimate.value - value) < rounded + stats.t.isf(RATE / 2, 7) * estimate.standard_error, name
+        assert estimate.standard_error < 0.05, name
+
+
+def random_walk(root, step_size, most):
+    """In the place of trajectories: Metropolis steps of the particles' covariance times 2.38^2 / d."""
+
+    def strategy(init, log_density, step, num_mcmc_steps, n_particles):
+        def update(keys, particles, _):
+            def move(key, here, density):
+                key_step, key_test = jax.random.split(key)
+                there = here + 2.38 / here.size**0.5 * root @ jax.random.normal(key_step, here.shape)
+                new = log_density(there)
+                accept = jnp.log(jax.random.uniform(key_test)) < new - density
+                return jnp.where(accept, there, here), jnp.where(accept, new, density), accept
+
+            def body(index, carry):
+                here, densities, accepted = carry
+                moves = jax.vmap(lambda key: jax.random.fold_in(key, index))(keys)
+                here, densities, accept = jax.vmap(move)(moves, here, densities)
+                return here, densities, accepted + accept.mean()
+
+            carry = (particles, jax.vmap(log_density)(particles), jnp.zeros(()))
+            moved, _, accepted = jax.lax.fori_loop(0, num_mcmc_steps, body, carry)
+            return moved, (step_size, num_mcmc_steps, accepted / num_mcmc_steps, particles, moved)
+
+        return update, n_particles
+
+    return strategy
+
+
+@pytest.fixture
+def walking(monkeypatch):
+    """A sampler whose particles walk."""
+    monkeypatch.setattr(tempered, "_moves", random_walk)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.law
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"num_moves": 1, "target_ess": 0.5, "num_replicates": 24, "num_particles": 1000}, "k moves give"),
+        ({"num_moves": 10, "target_ess": 0.5}, "still remember"),
+        ({"num_moves": 10, "target_ess": 0.9}, "still remember"),
+        ({"num_moves": 50, "target_ess": 0.5}, None),
+    ],
+    ids=["1 move", "10 moves", "10 moves, small stages", "50 moves"],
+)
+def test_settings_that_are_wrong_for_a_random_walk_are_seen(settings, reason, x64, walking):
+    """In twenty dimensions: of ten moves k and 2k may agree and both be off, which what they remember tells."""
+    found = bvs.free_energy(regression(20, 200), **settings)
+    assert found.trusted == (reason is None), found.warnings
+    if reason is None:
+        assert abs(found.log_evidence.value + 204.1466) < stats.t.isf(RATE / 2, 3) * found.log_evidence.standard_error
+        assert abs(found.log_evidence.value + 204.1466) < 0.3
+    else:
+        assert any(reason in warning for warning in found.warnings)
 
 
 @pytest.mark.exact
