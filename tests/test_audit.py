@@ -363,6 +363,19 @@ def test_what_cannot_be_audited_is_refused(load):
 
 @pytest.mark.law
 @pytest.mark.slow
+def test_of_an_exactly_isotropic_regression_nothing_needs_repair(load):
+    settings = AuditSettings(num_seeds=4000, learning_rate=0.1, batch_size=8, max_seconds=600)
+    found = bvs.audit(load("linear_regression", **HADAMARD), settings=settings, progress=False)
+    assert found.reason == (
+        "sgd samples the tempered posterior within the margins: nothing needs repair; its run is described by isotropic Langevin"
+    )
+    assert all(a.holds for a in found.assumptions)
+    assert found.repairs == []
+    assert found.left_out == {}
+
+
+@pytest.mark.law
+@pytest.mark.slow
 def test_the_reason_is_the_smallest_repair(load):
     """Anisotropic regression: with isotropic noise SGD samples the posterior, and no other repair does it alone."""
     model = load("linear_regression", covariance=(1.0, 0.3), prior_scale=30.0, num_examples=64)

@@ -83,13 +83,13 @@ def measure(claims: list[Claim], seed: int, max_seconds: float) -> Iterator[Meas
 
 
 def rows(measured: Measured) -> list[dict[str, Any]]:
-    """One entry a reading, as plain values; not-a-number becomes null."""
+    """One entry a reading, as plain values; not-a-number becomes null. The seconds are those of all readings of a claim."""
     known = {"id": measured.claim.id, "statement": measured.claim.statement, "source": measured.claim.source}
     return [
         finite_or_none(
             known
             | {"reading": r.name, "predicted": r.predicted, "measured": r.measured, "interval": list(r.interval)}
-            | {"mistake": r.mistake, "verdict": r.verdict}
+            | {"mistake": r.mistake, "verdict": r.verdict, "seconds": measured.seconds}
         )
         for r in measured.readings
     ]
