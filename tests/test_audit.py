@@ -530,6 +530,19 @@ def test_momentum_is_described_by_its_own_equation(load):
 
 
 @pytest.mark.law
+@pytest.mark.parametrize(
+    ("noise", "name", "mistaken"),
+    [
+        (bvs.LabelNoise(1.0), "Langevin, full batch + label noise", bvs.LabelNoise(1.3)),
+        (bvs.GaussianNoise(8), "anisotropic Langevin", bvs.GaussianNoise(4)),
+    ],
+    ids=["labels", "Gaussian"],
+)
+def test_noise_of_ones_own_is_that_of_the_equation(load, noise, name, mistaken):
+    assert_described(load, bvs.SGD(0.1, sampling=noise), name, bvs.StochasticGradientFlow(0.1, mistaken))
+
+
+@pytest.mark.law
 def test_nesterov_is_no_heavy_ball(load):
     """Its friction grows with the curvature: at eta h = .1, mu = .9 its variance is .644 of what a heavy ball's equation has."""
     eta, mu, model = 0.1, 0.9, load("linear_regression", **ONE)

@@ -7,6 +7,7 @@ import pytest
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd.assumptions.refined import refined_models
 from bayes_vs_sgd.comparison.repairs import Interventions, impossible, interventions, possible, repaired
+from bayes_vs_sgd.dynamics.white_noise import WhiteNoise
 from bayes_vs_sgd.settings import Compare
 
 SIXTEEN = {"isotropic": True, "covariance": (1.0,), "num_examples": 16}
@@ -46,6 +47,10 @@ def test_a_smaller_step_keeps_the_temperature_of_batches_without_repetition(stud
 def test_an_epoch_of_one_batch_has_no_noise_to_stand_for(study):
     epochs = bvs.SGD(0.1, 16, sampling="shuffled")
     assert refined_models(study, epochs, "own", []) == {}
+    added = bvs.SGD(0.1, sampling=WhiteNoise(1.0, bvs.Minibatch(8)))
+    assert refined_models(study, added, "own", []) == {}  # white noise on that of batches is no equation's
+    assert refined_models(study, bvs.SGD(0.1, 8, objective="posterior"), "own", []) == {}
+    assert refined_models(study, bvs.Adam(0.1, sampling=bvs.LabelNoise(1.0)), "own", []) == {}
     assert not {"central limit", "small learning rate"} & set(possible(epochs, 16))
     assert {"central limit", "small learning rate"} < set(possible(bvs.SGD(0.1, 16), 16))
 

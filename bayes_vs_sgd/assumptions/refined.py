@@ -41,7 +41,7 @@ from ..dynamics import (
     SubordinatedLangevin,
 )
 from ..dynamics.base import Dynamics
-from ..dynamics.gradients import Minibatch
+from ..dynamics.gradients import FullBatch, Gradient, Minibatch
 from ..dynamics.noise import NoisyGradient, noise_batch
 from ..dynamics.white_noise import WhiteNoise
 from . import path
@@ -84,7 +84,7 @@ class Description:
 
 
 def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assumption]) -> dict[str, Dynamics]:
-    """Equations that could stand for an optimiser, the plainest first.
+    """Equations that could stand for an optimiser, the plainest first; none of one that descends the posterior.
 
     Parameters
     ----------
@@ -97,12 +97,15 @@ def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assu
     held
         What was found of each assumption.
     """
-    if not isinstance(dynamics.gradient, Minibatch) or dynamics.objective != "loss":
+    number, rule = study.model.num_examples, dynamics.rule
+    noise = own_noise(dynamics.gradient, number)
+    if (
+        noise is None
+        or dynamics.objective != "loss"
+        or (rule in ADAPTIVE and not isinstance(dynamics.gradient, Minibatch))
+    ):
         return {}
-    number, batch = study.model.num_examples, noise_batch(dynamics.gradient, study.model.num_examples)
-    if not np.isfinite(batch):
-        return {}
-    rate, rule, momentum = float(dynamics.step_time), dynamics.rule, dynamics.momentum
+    rate, momentum = float(dynamics.step_time), dynamics.momentum
     sharp = next((a.value for a in held if a.name == "small learning rate"), 0.0)
     margin = study.margins["log_deviation_ratio"]
     longer = substeps(sharp * half_edge(dynamics) / (1 - momentum), margin)  # steps of eta / (1 - mu)
@@ -116,7 +119,10 @@ def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assu
     found: dict[str, Dynamics] = {"isotropic Langevin": StochasticGradientFlow(rate / (1 - momentum), white, longer)}
     found |= {own_name(dynamics): own_equation(dynamics, parts, number)}
     if not momentum:
-        found |= {"second-order anisotropic": StochasticGradientFlow(rate, GaussianNoise(batch), parts, order=2)}
+        second = (
+            "second-order anisotropic" if isinstance(noise, GaussianNoise) else f"second-order {own_name(dynamics)}"
+        )
+        found |= {second: StochasticGradientFlow(rate, noise, parts, order=2)}
     failing = {a.name: a for a in held if a.holds is False}
     if (tail := failing.get("finite variance of the noise")) is not None:
         heavy = stable_noise(study, dynamics, study.trees[name][0], tail)
@@ -127,27 +133,40 @@ def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assu
     return found
 
 
+def own_noise(gradient: Gradient, num_examples: int) -> NoisyGradient | None:
+    """Noise of the equation of a gradient: Gaussian, of the batches' covariance, or its own; None where there is none."""
+    if isinstance(gradient, Minibatch):
+        batch = noise_batch(gradient, num_examples)
+        return GaussianNoise(batch) if np.isfinite(batch) else None
+    if isinstance(gradient, WhiteNoise) and not isinstance(gradient.gradient, FullBatch):
+        return None  # added to the noise of batches
+    return gradient if isinstance(gradient, NoisyGradient) else None
+
+
 def own_equation(dynamics: Optimizer, parts: int, num_examples: int, noise: NoisyGradient | None = None) -> Dynamics:
-    """The equation of an optimiser; SGD's is underdamped with heavy-ball momentum, and by default has the noise of its batches.
+    """The equation of an optimiser; SGD's is underdamped with heavy-ball momentum, and by default has the noise of its gradient.
 
     Nesterov's momentum, whose friction grows with the curvature, has none here, and gets the overdamped one of its time scale,
     eta / (1 - mu) a step.
     """
-    rate, batch, rule = float(dynamics.step_time), noise_batch(dynamics.gradient, num_examples), dynamics.rule
+    rate, rule = float(dynamics.step_time), dynamics.rule
     if rule in ADAPTIVE:
+        batch = noise_batch(dynamics.gradient, num_examples)
         hyper = {k: float(v) for k, v in dynamics.hyperparameters.items()}
         decays = [hyper.get(name, default) for name, default in DECAYS[rule].items()]
         flow: Any = AdamFlow if rule == "adam" else RMSpropFlow
         return flow(rate, batch, *decays, hyper.get("eps", 1e-8), parts)
-    noise = GaussianNoise(batch) if noise is None else noise
+    noise = own_noise(dynamics.gradient, num_examples) if noise is None else noise
     if is_underdamped(dynamics):
         return MomentumFlow(rate, dynamics.momentum, noise, parts)
     return StochasticGradientFlow(rate / (1 - dynamics.momentum), noise, parts)
 
 
 def own_name(dynamics: Optimizer) -> str:
-    """What the equation of an optimiser, with the noise of its batches, is called."""
+    """What the equation of an optimiser, with the noise of its gradient, is called."""
     plain = "underdamped, anisotropic" if is_underdamped(dynamics) else "anisotropic Langevin"
+    if not isinstance(dynamics.gradient, Minibatch | GaussianNoise):
+        plain = f"{'underdamped' if is_underdamped(dynamics) else 'Langevin'}, {dynamics.gradient.name}"
     return ADAPTIVE.get(dynamics.rule, plain)
 
 
