@@ -48,6 +48,8 @@ SECONDS = {"1K": 30.0, "10K": 25.0, "100K": 30.0, "1M": 90.0}
 """Wall time of Gibbs on a network."""
 OTHERS = {"1K": 250.0, "10K": 250.0, "100K": 300.0, "1M": 900.0}
 """Wall time of each of the others."""
+FAR = 3.0
+"""Factor beyond the known values from which on an estimate is not drawn but counted."""
 DRAWN = 20
 """Networks of a class that are drawn as in the public benchmarks; those after them have two layers and one output."""
 
@@ -257,36 +259,37 @@ def summary(found: dict[str, Any]) -> Table:
 
 def scatter(found: dict[str, Any]) -> Any:
     """Estimates against the closed form, one colour a class, one marker a sampler."""
-    figure = new_figure(5, 4.5)
+    figure = new_figure(6.2, 4.5)
     axes = figure.subplots()
-    sizes, markers = ("1K", "10K", "100K", "1M"), "o^sv"
+    sizes, markers = ("1K", "10K", "100K", "1M"), "o^svDPX*<>"
     samplers = sorted({s for e in found.values() for s in e["runs"]}, key=lambda s: (s != "gibbs", s))
-    below = 0
+    ends = [e["lambda"] or e["global_lambda"] for e in found.values()]
+    ends = [min(x for x in ends if x > 0), max(ends)]
+    shown, outside = (ends[0] / FAR, ends[1] * FAR), 0
     for entry in found.values():
         for sampler, made in entry["runs"].items():
             if not made["estimates"]:
                 continue
             value, known = np.mean([x["value"] for x in made["estimates"]]), entry["lambda"] or entry["global_lambda"]
-            below += value <= 0
+            outside += not shown[0] <= value <= shown[1]
             filled = {} if entry["lambda"] else {"markerfacecolor": "none"}
             axes.plot(
-                known, value, markers[samplers.index(sampler) % 4], color=COLOURS[sizes.index(entry["size"])],
+                known, value, markers[samplers.index(sampler)], color=COLOURS[sizes.index(entry["size"])],
                 markersize=4, **filled,
             )  # fmt: skip
-    ends = [e["lambda"] or e["global_lambda"] for e in found.values()]
-    ends = [min(x for x in ends if x > 0), max(ends)]
     axes.plot(ends, ends, color="#888888", linewidth=1)
-    if below:
-        axes.text(0.98, 0.02, f"below 0: {below}", transform=axes.transAxes, ha="right", fontsize=8)
+    if outside:
+        axes.text(0.98, 0.02, f"{outside} not shown", transform=axes.transAxes, ha="right", fontsize=8)
     for marker, sampler in zip(markers, samplers, strict=False):
         axes.plot([], [], marker, color="#888888", label=sampler)
     for size, shade in zip(sizes, COLOURS, strict=False):
         axes.plot([], [], "s", color=shade, label=size)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_ylim(*shown)
     axes.set_xlabel("closed form (hollow: only the global value is known)")
     axes.set_ylabel("estimate at finite n")
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

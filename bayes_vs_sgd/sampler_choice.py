@@ -126,12 +126,12 @@ def bias_order(sampler: str, batch_size: int | None) -> int:
 
 def critical_friction(target: Posterior) -> float:
     """Critical where prior and localisation alone bend the law; where they do not, as at a curvature of 1."""
-    alone = regularity(target)
+    alone = curvature_without_loss(target)
     return CRITICAL * math.sqrt(alone if alone > 0 else 1.0)
 
 
-def regularity(target: Posterior) -> float:
-    """Least curvature of -log p without the loss: of prior and localisation alone."""
+def curvature_without_loss(target: Posterior) -> float:
+    """Least curvature of -log p that prior and localisation alone give it."""
     return float(prior_curvatures(target.model)[0]) + float(target.localization)
 
 
@@ -140,7 +140,8 @@ def start_near(target: Posterior, scale: float) -> dict[str, Any]:
 
     From prior draws they could end in a well that is not the centre's, out of which a weak pull does not take them.
     """
-    return {"initial": "optimum", "initial_scale": scale / math.sqrt(regularity(target))}
+    alone = max(curvature_without_loss(target), float(target.localization))
+    return {"initial": "optimum", "initial_scale": scale / math.sqrt(alone)}
 
 
 def softness(target: Posterior) -> float:

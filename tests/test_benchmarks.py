@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
+
+from bayes_vs_sgd.claims import chosen
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,38 +31,76 @@ def benchmark():
     sys.path.remove(str(ROOT / "analyses"))
 
 
+def relative_errors(benchmark, entries, sampler):
+    """Of all estimates of a sampler on networks where the truth is not 0."""
+    made = [e for e in entries if e["runs"].get(sampler, {}).get("estimates") and e["reference"]["value"] > 0]
+    return np.abs(np.concatenate([benchmark.errors(e, sampler) for e in made]))
+
+
 @pytest.mark.exact
 def test_gibbs_measures_the_coefficients_of_networks_of_up_to_a_million_weights(networks, benchmark):
-    """Median error at most .3 % up to 100K (all), 2 % at 1M, in two minutes; 90 % intervals cover 85 to 95 % of 472 pairs."""
+    """Median error at most .3 % in every class, 2 % at 1M, in two minutes; 90 % intervals cover 85 to 95 % of 480 pairs."""
     found = {size: [e for e in networks.values() if e["size"] == size] for size in benchmark.SECONDS}
-    assert {size: len(entries) for size, entries in found.items()} == {"1K": 20, "10K": 20, "100K": 20, "1M": 3}
-    relative = {
-        size: np.abs(np.concatenate([benchmark.errors(e, "gibbs") for e in entries if e["reference"]["value"] > 0]))
-        for size, entries in found.items()
-    }
-    assert np.median(np.concatenate([relative[size] for size in ("1K", "10K", "100K")])) < 0.003
-    assert all(np.median(relative[size]) < 0.004 for size in ("1K", "10K", "100K"))
+    assert {size: len(entries) for size, entries in found.items()} == {"1K": 24, "10K": 24, "100K": 24, "1M": 3}
+    relative = {size: relative_errors(benchmark, entries, "gibbs") for size, entries in found.items()}
+    assert all(np.median(relative[size]) < 0.003 for size in ("1K", "10K", "100K"))
     assert np.max(relative["1M"]) < 0.02
     assert max(e["runs"]["gibbs"]["seconds"] for e in found["1M"]) < 120
     holds = np.concatenate([benchmark.covered(e, "gibbs") for e in networks.values()])
     assert len(holds) >= 400
     assert 0.85 < holds.mean() < 0.95
+    said = (ROOT / "analyses/README.md").read_text()
+    medians = [f"{100 * np.median(relative[size]):.2f}".lstrip("0") for size in found]
+    assert (
+        "Gibbs within {} % (median) at a thousand, {} % at ten, {} % at a hundred thousand, {} % at".format(*medians)
+        in said
+    )
+
+
+@pytest.mark.exact
+def test_gibbs_has_the_closed_form_of_networks_with_one_output(networks, benchmark):
+    """Twelve networks, whose errors together are those of chance."""
+    entries = [e for e in networks.values() if e["reference"]["source"].startswith("closed form")]
+    assert len(entries) == 12
+    assert all(len(e["widths"]) == 3 and e["widths"][-1] == 1 for e in entries)
+    assert np.median(relative_errors(benchmark, entries, "gibbs")) < 0.003
+    z = []
+    for entry in entries:
+        made = entry["runs"]["gibbs"]["estimates"]
+        value = np.mean([x["value"] for x in made])
+        error = np.sqrt(np.sum([x["standard_error"] ** 2 for x in made])) / len(made)
+        z.append((value - entry["reference"]["value"]) / error)
+    assert abs(np.sum(z)) / len(z) ** 0.5 < stats.norm.isf(1e-6 / 2)
 
 
 @pytest.mark.exact
 def test_a_stochastic_gradient_sampler_alone_is_near_or_says_that_it_is_not(networks, benchmark):
-    made = [e for e in networks.values() if e["runs"].get("sghmc", {}).get("estimates") and e["reference"]["value"] > 0]
-    small = [e for e in made if e["size"] == "1K"]
-    assert np.median(np.abs(np.concatenate([benchmark.errors(e, "sghmc") for e in small]))) < 0.05
-    for size, fewest in (("1K", 16), ("10K", 12)):
-        entries = [e for e in made if e["size"] == size]
-        holds = np.concatenate([benchmark.covered(e, "sghmc") for e in entries])
-        assert len(entries) == 20
-        assert len(holds) >= fewest  # the others say that their budget is not known, and print no interval
+    """On twenty networks a class: at 1K within 5 % (median) by three; at 10K within the printed budget, wide as it may be."""
+    made = {
+        size: [e for e in networks.values() if e["size"] == size and "sghmc" in e["runs"]] for size in ("1K", "10K")
+    }
+    assert [len(entries) for entries in made.values()] == [20, 20]
+    for sampler in ("sghmc", "sgnht", "sgld"):
+        assert np.median(relative_errors(benchmark, made["1K"], sampler)) < 0.05
+    for entries in made.values():
+        nonzero = [e for e in entries if e["reference"]["value"] > 0]
+        holds = np.concatenate([benchmark.covered(e, "sghmc") for e in nonzero])
+        assert len(holds) >= len(nonzero) - 1  # one has lost all step sizes but one
         assert holds.mean() > 0.9
-    for entry in made:
-        (estimate,) = entry["runs"]["sghmc"]["estimates"]
-        assert not (estimate["trusted"] and None in [estimate[name] for name in benchmark.BUDGET])
+
+
+@pytest.mark.exact
+def test_every_sampler_is_tried_and_none_trusts_a_wrong_value(networks, benchmark):
+    """On twenty networks of a thousand weights each; what is trusted is within three times the wanted 2 %."""
+    names = {"sgld", "sghmc", "sghmc/500", "sgnht", "rmsprop-sgld", "adam-sgld", "nuts", "mala", "mclmc"}
+    small = [e for e in networks.values() if e["size"] == "1K"]
+    assert set().union(*(e["runs"] for e in small)) == names | {"gibbs"}
+    for name in names:
+        asked = [e for e in small if name in e["runs"]]
+        assert len(asked) == 20, name
+        for entry in asked:
+            for estimate in entry["runs"][name]["estimates"]:
+                assert not estimate["trusted"] or abs(estimate["value"] / entry["reference"]["value"] - 1) < 0.06
 
 
 @pytest.mark.exact
@@ -90,12 +131,24 @@ def test_rare_events_are_told_in_thirty_seconds():
 
 
 @pytest.mark.exact
+def test_all_claims_hold_in_eight_minutes():
+    readings = numbers("benchmarks/claims.json")
+    seconds = {reading["id"]: reading["seconds"] for reading in readings}
+    assert list(seconds) == [c.id for c in chosen(["C", "D", "E", "F", "G", "H", "M"])]
+    assert {reading["verdict"] for reading in readings} == {"holds"}
+    total = sum(seconds.values())
+    assert total < 480
+    said = (ROOT / "benchmarks/README.md").read_text()
+    assert f"in {total // 60:.0f} minutes {total % 60:.0f} s on two" in said.replace("\n", " ")
+
+
+@pytest.mark.exact
 def test_the_ratios_to_peers():
     peer = numbers("benchmarks/devinterp_llc.json")
     ratios = {(row["network"], row["ours"]): row["ratio"] for row in peer["ratios"]}
     assert ratios["16-16-16-16", "SGLD, minibatch"] > 15
     large = ratios["512 x 5", "SGLD, minibatch"]
-    assert large > 1.5
+    assert large > 2
     assert f"On 512 x 5 it is {large:.1f} times devinterp's speed" in (ROOT / "benchmarks/README.md").read_text()
     reached = {}
     for row in peer["time_to_accuracy"]:

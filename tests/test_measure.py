@@ -332,6 +332,9 @@ def test_extrapolation_is_exact_on_lines_and_sees_a_parabola():
     assert left == pytest.approx(0, abs=1e-9)
     _, left = extrapolate(steps, 3 + 2 * steps + 4 * steps**2, errors)
     assert left > 0.3
+    _, left = extrapolate(steps[1:], 3 + 2 * steps[1:], errors[1:])
+    assert left == pytest.approx(1.0)  # from 4 at the smaller step to 3
+    assert extrapolate(steps[:1], steps[:1], errors[:1])[1] is None
     weights = np.linalg.inv((d := np.stack([np.ones(3), steps], 1) / errors[:, None]).T @ d)
     assert line.standard_error == pytest.approx(np.sqrt(weights[0, 0]))
 

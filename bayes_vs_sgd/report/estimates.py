@@ -44,7 +44,7 @@ def llc_rows(found: LearningCoefficient, target: Posterior) -> list[tuple[str, s
 
 BUDGET = {
     "monte_carlo": "standard error, by the effective sample size",
-    "transient": "by which the mean is off, if it moves on at the rate of the prior",
+    "transient": "by which the mean may be off while it still moves",
     "discretisation": "that the step size may still have",
     "localisation": "change at a tenth of gamma",
     "finite_n": "lambda less the value at this n",
