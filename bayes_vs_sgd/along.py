@@ -150,6 +150,7 @@ def along_training(
     drawn = made["posterior"].to_dataset().isel(draw=slice(int(LEFT_OUT * num_made), None))
     losses = np.asarray(drawn["loss"].values, float).reshape(*shape, -1)
     lost = (made["final_position"].to_dataset()["lost_at_step"].values >= 0).reshape(shape)
+    lost |= ~np.isfinite(losses).all(axis=-1)
     seen = at_centers(target, positions)
     parts = [made.isel(chain=_last(index, shape), missing_dims="ignore") for index in range(len(steps))]
     around = [read_chains(part, target, loss, LEFT_OUT) for part, loss in zip(parts, seen["loss"], strict=True)]
@@ -160,7 +161,9 @@ def along_training(
             float(seen["loss"][index]),
             float(seen["effective_rank"][index]) if "effective_rank" in seen else None,
             with_error(*chains.estimate),
-            _fluctuation(target, drawn.isel(chain=_last(index, shape))) if recorded else None,
+            _fluctuation(target, drawn.isel(chain=_last(index, shape)).isel(chain=~lost[index, -1]))
+            if recorded
+            else None,
             _integral(float(target.scale) * losses[index], ladder, lost[index]),
             chains.rhat,
             chains.ess,
@@ -244,6 +247,8 @@ def lost_on_the_way(lost: np.ndarray) -> list[str]:
     """The reason not to believe a free energy some chains of which (rung, chain), warmer than the law, are lost."""
     if not lost.any():
         return []
+    if lost.all(axis=1).any():
+        return ["all chains of a warmer law were lost: the free energy is not known"]
     return [f"{lost.sum()} of {lost.size} chains of the warmer laws were lost: of the free energy they are left out"]
 
 

@@ -34,6 +34,8 @@ RELAXED = 3.0
 """Relaxation times of the softest direction that a run takes at least: what is left out is then one of them."""
 EXTRAPOLATED = 0.3
 """Relaxation times from which what a run lacks is told by how it moves, up to ten times as much as it does."""
+NO_SLOPE = 1e-9
+"""Norm of a gradient that is rounding."""
 DEEPER = 0.05
 """Share of the estimate by which a draw lies below a minimum that was found only where that is not the deepest."""
 
@@ -53,10 +55,11 @@ class LearningCoefficient:
     truth
         The known lambda. At finite n the estimate differs from it.
     finite_n_reference
-        The exact n beta (E[L] - L(w*)) at this n, where the model knows it.
+        The exact n beta (E[L] - L(w*)) at this n, where the model knows it, or, with its error, a long independent run of the
+        model's own exact sampler, where another was chosen.
     error_budget
-        ``monte_carlo`` (standard error), ``transient`` (what chains that have not converged may still be off by; of a run too
-        short to tell, what leaves lambda between 0 and d/2, which every lambda is),
+        ``monte_carlo`` (standard error), ``transient`` (what chains that have not converged may still be off by; where they
+        cannot tell, what leaves lambda between 0 and d/2, as at every minimum where the prior does not vanish),
         ``discretisation`` (what is left of a step size's bias), ``localisation`` (change from gamma to gamma/10), ``finite_n``
         (lambda less the exact finite-n value, or less the estimate) and ``baseline`` (change with the other baseline); None:
         not known, 0: none.
@@ -253,21 +256,26 @@ def summarise(
     seconds: float | None,
     discretisation: float | None = 0.0,
     estimate: tuple[float, float] | None = None,
+    reference: dict[str, Any] | None = None,
     **more: Any,
 ) -> LearningCoefficient:
-    """An estimate from chains, or one that is made elsewhere, with its budget of errors."""
+    """An estimate from chains, or one that is made elsewhere, with its budget of errors.
+
+    ``reference`` stands for the value at finite n where the model does not know it.
+    """
     doubts = doubts + deeper(chains, name)
     value, error = chains.estimate if estimate is None else estimate
     low, high = with_error(value, error).interval
     facts = target.model.truth.get("learning_coefficient")
     (other,) = [key for key in known if key != name] or [None]
     moved = 0.0 if other is None else float(np.mean(target.scale)) * (known[name]["value"] - known[other]["value"])
-    reference = finite_n_reference(target, known[name]["value"])
+    reference = finite_n_reference(target, known[name]["value"]) or reference
     exact = value if reference is None else reference["value"]
     transient, most = chains.transient, target.model.num_parameters / 2
-    if transient is None:  # as K <= c |w - w*|^2 (Watanabe 2009)
+    impossible = not chains.rhat < RHAT_LIMIT and value - 3 * error > most
+    if transient is None or impossible:  # lambda <= d/2, as K <= c |w - w*|^2 (Watanabe 2009)
         transient = max(value, most - value)
-        doubts.append(f"the run is too short to tell more than that lambda is between 0 and d/2 = {most:g}")
+        doubts.append(f"chains have not come far enough to tell more than that lambda is between 0 and d/2 = {most:g}")
     budget = {
         "monte_carlo": error,
         "transient": transient,
@@ -309,13 +317,21 @@ def deeper(chains: Chains, baseline: str) -> list[str]:
 
 
 def baselines(target: Posterior, wanted: str | None = None) -> tuple[dict[str, dict[str, Any]], str]:
-    """Loss at the known population optimum, where there is one, and at the empirical minimum next to it; the wanted one."""
+    """Loss at the known population optimum, where there is one, and at the empirical minimum next to it; the wanted one.
+
+    Where the optimum has no slope, as of labels without noise, it is that minimum.
+    """
     model, found = target.model, {}
     if model.optimum is not None:
-        loss = float(loss_and_gradient(model, model.unconstrain(model.optimum))[0])
+        value, gradient = loss_and_gradient(model, model.unconstrain(model.optimum))
+        loss, slope = float(value), float(np.linalg.norm(target.flat(gradient)))
         where = model.facts.get("center", "the model's population optimum")
         found["optimum"] = {"value": loss, "source": f"empirical loss at {where}"}
-    if not found or model.num_parameters <= LARGE or wanted == "minimum":
+        if slope < NO_SLOPE:
+            found["minimum"] = {"value": loss, "source": f"the same: an empirical minimum, gradient norm {slope:.1e}"}
+    if "minimum" in found:
+        pass
+    elif not found or model.num_parameters <= LARGE or wanted == "minimum":
         minimum = reference_point(model, target.center)
         source = f"empirical minimum by L-BFGS, gradient norm {minimum.gradient_norm:.1e}"
         source += "" if found else "; the model names no optimum"

@@ -1,11 +1,11 @@
 r"""Learning coefficient measured without tuning: sampler, step size, burn-in and length are chosen, and errors budgeted.
 
-Chains run from prior draws (from the optimum, where the sampler has a step-size bias and there is one) and are made twice as
-long until the standard error is as small as wanted; a third of each is left out. A sampler whose law is off by its step size
-runs at three step sizes at once, the smaller ones with more chains, from where a pilot run has come to (``pilot.py``): the
-estimate is the value at zero of a line through them, and a parabola through them says how far off that may be. Where the
-sampler is not the model's own exact one, particles that come from the prior by tempering (``tempered.py``) must give the same
-value and the same scale of the weights.
+Chains run from prior draws (from around the centre, where there is a pull; from the optimum, where the sampler has a step-size
+bias and there is one) and are made twice as long until the standard error is as small as wanted; a third of each is left out. A
+sampler whose law is off by its step size runs at three step sizes at once, the smaller ones with more chains, from where a pilot
+run has come to (``pilot.py``): the estimate is the value at zero of a line through them, and a parabola through them says how far
+off that may be. Where the sampler is not the model's own exact one, that one, or particles that come from the prior by tempering,
+must give the same value and the same scale of the weights (``second_sampler.py``).
 """
 
 import contextlib
@@ -40,8 +40,8 @@ from .model import Model
 from .pilot import OBSERVED
 from .posterior import Posterior
 from .results import whole
-from .sampler_choice import LINEAR, bias_order, choose, extrapolate, relaxation_time, sampler_of, softness
-from .second_sampler import MOST_TEMPERED, by_tempering, needs_second
+from .sampler_choice import LINEAR, bias_order, choose, extrapolate, relaxation_time, sampler_of, softness, start_of
+from .second_sampler import MOST_TEMPERED, TEMPERED, by_exact_sampler, by_tempering, needs_second
 from .settings import LLC, SAMPLERS
 from .simulate import simulate
 
@@ -141,6 +141,7 @@ def measure_posterior(
             time.monotonic() - started,
             left,
             (value, error),
+            reference=reference_by(target, second),
             error_budget=budget,
             sampler=made,
             settings=asdict(chosen) | drawn,
@@ -311,17 +312,22 @@ def _center(target: Posterior) -> dict[str, Any] | None:
 def _second(
     job: Job, tree: xr.DataTree, chains: Chains, baseline: float, first: tuple[float, float]
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """What tempered particles say of n beta (L - L*) and of the log of the squared norm, and where they differ."""
+    """What another sampler says of n beta (L - L*) and of the log of the squared norm, and where the two differ."""
     if sampler_of(tree)["dynamics"] == "Grid" or not needs_second(job.target, job.settings):
         return None, []
     if not job.settings.second:
         return None, [f"{ALONE}: the second was not asked"]
-    if job.target.model.num_parameters > MOST_TEMPERED:
-        return None, [f"{ALONE}: above {MOST_TEMPERED} parameters no second one is asked"]
+    model, own = job.target.model, job.target.model.exact_sampler
     left = max(job.seconds_left + (1 - FIRST_SHARE) * job.settings.max_seconds, 0.0)
-    found, doubts = by_tempering(
-        job.target, job.key, baseline, folder=job.folder / "particles", quiet=not job.progress, max_seconds=left
-    )
+    shared: Any = {"quiet": not job.progress, "max_seconds": left}
+    if own is not None:
+        name, folder, start = type(own).__name__, job.folder / "exact", start_of(job.target, job.settings)
+        found, doubts = by_exact_sampler(job.target, job.key, baseline, start, folder, **shared)
+    elif model.num_parameters > MOST_TEMPERED:
+        return None, [f"{ALONE}: above {MOST_TEMPERED} parameters no second one is asked"]
+    else:
+        name = TEMPERED
+        found, doubts = by_tempering(job.target, job.key, baseline, folder=job.folder / "particles", **shared)
     if not found:
         return None, doubts
     size = np.log(chains.size)
@@ -330,10 +336,16 @@ def _second(
         "the log squared norm": (found["log_squared_norm"], (float(size.mean()), mean_error(size, False))),
     }
     if found["value"].standard_error > VAGUE * abs(first[0]):
-        doubts.append(
-            f"tempered particles give {found['value']} for n beta L: too wide to confirm it; give --max-seconds"
-        )
+        doubts.append(f"{name} gives {found['value']} for n beta L: too wide to confirm it; give --max-seconds")
     for what, (other, (value, error)) in pairs.items():
         if not abs(other.value - value) <= APART * np.hypot(other.standard_error, error):
-            doubts.append(f"tempered particles give {other} for {what}, the chains {with_error(value, error)}")
-    return {"sampler": "tempered sequential Monte Carlo"} | {k: asdict(v) for k, v in found.items()}, doubts
+            doubts.append(f"{name} gives {other} for {what}, the chains {with_error(value, error)}")
+    return {"sampler": name} | {k: asdict(v) for k, v in found.items()}, doubts
+
+
+def reference_by(target: Posterior, second: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the model's own exact sampler says, as second one, of the value at finite n."""
+    if second is None or target.model.exact_sampler is None:
+        return None
+    value = {name: second["value"][name] for name in ("value", "standard_error")}
+    return value | {"source": f"a long independent run of {second['sampler']}"}

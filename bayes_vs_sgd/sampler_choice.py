@@ -49,7 +49,6 @@ def choose(
     Seed, wall time and folder are for finding a step size, which is multiplied by ``times``.
     """
     model, name = target.model, settings.sampler
-    local = start_near(target, settings.initial_scale) if float(target.localization) > 0 else {}
     if name == "auto":
         if model.exact_sampler is not None:
             name = "exact"
@@ -60,12 +59,12 @@ def choose(
     if name == "exact":
         if model.exact_sampler is None:
             raise InputError("this model declares no exact sampler: give --sampler nuts")
-        return model.exact_sampler, local
+        return model.exact_sampler, start_of(target, settings)
     if name == "grid":
         return Grid(), {"num_chains": GRID_CHAINS}
     if name in ("nuts", "mala", "mclmc"):
         made = {"nuts": NUTS(target_acceptance_rate=ACCEPTANCE), "mala": MALA(), "mclmc": AdjustedMCLMC()}[name]
-        return made, {"num_warmup": NUM_WARMUP} | local
+        return made, {"num_warmup": NUM_WARMUP} | start_of(target, settings)
     options: dict[str, Any] = {"batch_size": settings.batch_size}
     if name == "sghmc" and settings.batch_size is None:  # no gradient noise to be damped
         options["friction"] = critical_friction(target)
@@ -73,15 +72,15 @@ def choose(
     counts = [round(settings.chains(model.num_parameters) / rung) for rung in rungs]
     counts[-1] += -sum(counts) % CORES  # else an odd chain leaves all of them to one core
     # A step size fits a neighbourhood: where the optimum is known, chains come from there.
-    start = ("prior", settings.initial_scale) if target.center is None else ("optimum", 0.0)
-    more = {"num_chains": sum(counts), "thinning": 20, "initial": start[0], "initial_scale": start[1]}
+    near = ("prior", settings.initial_scale) if target.center is None else ("optimum", 0.0)
+    more = {"num_chains": sum(counts), "thinning": 20, "initial": near[0], "initial_scale": near[1]}
     step = settings.step_size
     if step is None and name in ("rmsprop-sgld", "adam-sgld"):
         step = preconditioned_step(target)
     elif step is None:
         made = partial(KINDS[name], **options)
         rule, share = partial(step_at, name), PILOT_SHARE * seconds
-        more["initial"], step = arrive(target, made, rule, *start, sum(counts), key, share, folder)
+        more["initial"], step = arrive(target, made, rule, *near, sum(counts), key, share, folder)
     dynamics = KINDS[name](np.repeat(times * step * np.array(rungs), counts), **options)
     return dynamics, more | {"num_warmup": NUM_WARMUP * dynamics.adaptive}
 
@@ -126,22 +125,20 @@ def bias_order(sampler: str, batch_size: int | None) -> int:
 
 def critical_friction(target: Posterior) -> float:
     """Critical where prior and localisation alone bend the law; where they do not, as at a curvature of 1."""
-    alone = curvature_without_loss(target)
+    alone = float(prior_curvatures(target.model)[0]) + float(target.localization)
     return CRITICAL * math.sqrt(alone if alone > 0 else 1.0)
 
 
-def curvature_without_loss(target: Posterior) -> float:
-    """Least curvature of -log p that prior and localisation alone give it."""
-    return float(prior_curvatures(target.model)[0]) + float(target.localization)
+def start_of(target: Posterior, settings: LLC) -> dict[str, Any]:
+    """Start of unbiased samplers: draws of the prior; with a pull, around its centre, as far as its stiffest direction allows.
 
-
-def start_near(target: Posterior, scale: float) -> dict[str, Any]:
-    """Start of chains where there is a pull: around its centre, as far as prior and pull alone let them, times the scale.
-
-    From prior draws they could end in a well that is not the centre's, out of which a weak pull does not take them.
+    From draws of the prior chains could end in a well that is not the centre's; so what is sampled is the law in that well.
     """
-    alone = max(curvature_without_loss(target), float(target.localization))
-    return {"initial": "optimum", "initial_scale": scale / math.sqrt(alone)}
+    pull = float(target.localization)
+    if not pull > 0:
+        return {"initial": "prior", "initial_scale": settings.initial_scale}
+    stiffest = pull + max(float(prior_curvatures(target.model)[-1]), 0.0)
+    return {"initial": "optimum", "initial_scale": settings.initial_scale / math.sqrt(stiffest)}
 
 
 def softness(target: Posterior) -> float:

@@ -1,25 +1,71 @@
-"""The second opinion on a learning coefficient: particles that come from the prior by tempering."""
+"""The second opinion on a learning coefficient: the model's own exact sampler, or particles that come from the prior."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from .estimate import Estimate, from_replicates
+from .diagnostics import mean_error
+from .errors import InputError
+from .estimate import Estimate, from_replicates, with_error
+from .learning_coefficient import LEFT_OUT, read_chains
 from .parallel import rounds, side_by_side
+from .pilot import OBSERVED
 from .posterior import Posterior
+from .results import whole
 from .settings import LLC
+from .simulate import simulate
 from .tempered import REMEMBERED, FromPrior, at_particles, enough_moves, tempered
 
+TEMPERED = "tempered sequential Monte Carlo"
 MOST_TEMPERED = 300
-"""Parameters above which the second sampler is not asked."""
+"""Parameters above which particles are not asked."""
+NUM_CHAINS, MOST_DRAWS = 4, 5000
+"""Of the model's own exact sampler, and draws of each chain if there is time."""
 
 
 def needs_second(target: Posterior, settings: LLC) -> bool:
     """Whether the sampler is not the model's own exact one, nor a grid."""
     own = settings.sampler in ("auto", "exact") and target.model.exact_sampler is not None
     return not own and settings.sampler != "grid"
+
+
+def by_exact_sampler(
+    target: Posterior,
+    key: int,
+    baseline: float,
+    start: Mapping[str, Any],
+    folder: Path | None = None,
+    quiet: bool = True,
+    max_seconds: float = np.inf,
+) -> tuple[dict[str, Estimate], list[str]]:
+    """As ``by_tempering``, by a long independent run of the sampler that the model declares."""
+    sampler = target.model.exact_sampler
+    assert sampler is not None
+    name = type(sampler).__name__
+    tree = simulate(
+        sampler,
+        target,
+        key=key + 1,  # the first sampler may draw its start alike
+        num_chains=NUM_CHAINS,
+        num_draws=MOST_DRAWS,
+        observables=OBSERVED,
+        folder=folder,
+        max_seconds=max_seconds,
+        progress=not quiet,
+        **start,
+    )
+    try:
+        chains = read_chains(whole(tree), target, baseline, LEFT_OUT)
+    except InputError as problem:
+        return {}, [f"{name}, the second sampler: {problem}"]
+    size = np.log(chains.size)
+    found = {"value": chains.estimate, "log_squared_norm": (float(size.mean()), mean_error(size, False))}
+    doubts = [f"{name}, the second sampler: {doubt}" for doubt in chains.doubts()]
+    return {what: with_error(*estimate) for what, estimate in found.items()}, doubts
 
 
 def by_tempering(

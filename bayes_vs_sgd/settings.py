@@ -134,7 +134,8 @@ class LLC(Timed):
     batch_size: int | None = None
     """Examples a step of the stochastic-gradient samplers; all by default (their sufficient statistics, where there are some)."""
     initial_scale: float = 1.0
-    """Chains start from prior draws times this; with a localization from around its centre, as far as it lets them times this."""
+    """Chains start from prior draws times this; of unbiased samplers with a localization around its centre, as far from it as
+    prior and pull let them times this; of others from the centre, where there is one."""
     second: bool = True
     """Ask a sampler of another kind too, where the first is not the model's exact one."""
     along: Path | None = None

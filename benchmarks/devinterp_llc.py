@@ -272,7 +272,7 @@ def measure_speed(problem: Problem, threads: list[int]) -> tuple[list[dict], lis
         jax.clear_caches()
         _, compiled = problem.by_gibbs(0, GIBBS_SWEEPS)
         found, seconds = problem.by_gibbs(1, GIBBS_SWEEPS)
-        row = {"network": case.name, "system": "ours: exact Gibbs (its steps: sweeps)"}
+        row = {"network": case.name, "system": "ours: block Gibbs (its steps: sweeps)"}
         sweeps = NUM_CHAINS * sum(problem.budget(GIBBS_SWEEPS))
         row |= {"first_seconds": compiled, "seconds": seconds, "steps_per_second": sweeps / seconds}
         row["steps_per_second_with_compilation"] = sweeps / compiled
@@ -308,7 +308,7 @@ def measure_accuracy(problem: Problem, threads: int) -> list[dict[str, Any]]:
         first, second = (run(seed, (0, 20))[1] for seed in (0, 1))
         return first - second
 
-    add("ours: exact Gibbs", None, compilation(problem.by_gibbs), lambda seed: problem.by_gibbs(seed, (0, 500)))
+    add("ours: block Gibbs", None, compilation(problem.by_gibbs), lambda seed: problem.by_gibbs(seed, (0, 500)))
     once = compilation(partial(problem.ours, bvs.SGLD(step_size=1e-5)))
     for rate in LEARNING_RATES:
         sgld = bvs.SGLD(step_size=rate / 2)

@@ -91,6 +91,7 @@ def test_the_ladder_integrates_what_a_gaussian_has():
     ]
     lost[3] = True
     assert np.isnan(_integral(energies, ladder, lost).value)
+    assert lost_on_the_way(lost[:-1]) == ["all chains of a warmer law were lost: the free energy is not known"]
 
 
 @pytest.mark.exact

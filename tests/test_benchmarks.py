@@ -46,9 +46,11 @@ def test_gibbs_measures_the_coefficients_of_networks_of_up_to_a_million_weights(
     assert all(np.median(relative[size]) < 0.003 for size in ("1K", "10K", "100K"))
     assert np.max(relative["1M"]) < 0.02
     assert max(e["runs"]["gibbs"]["seconds"] for e in found["1M"]) < 120
-    holds = np.concatenate([benchmark.covered(e, "gibbs") for e in networks.values()])
-    assert len(holds) >= 400
-    assert 0.85 < holds.mean() < 0.95
+    holds = {size: np.concatenate([benchmark.covered(e, "gibbs") for e in entries]) for size, entries in found.items()}
+    together = np.concatenate(list(holds.values()))
+    assert len(together) >= 400
+    assert 0.85 < together.mean() < 0.95
+    assert all(stats.binomtest(int(h.sum()), len(h), 0.9).pvalue > 1e-3 for h in holds.values())
     said = (ROOT / "analyses/README.md").read_text()
     medians = [f"{100 * np.median(relative[size]):.2f}".lstrip("0") for size in found]
     assert (
@@ -59,7 +61,7 @@ def test_gibbs_measures_the_coefficients_of_networks_of_up_to_a_million_weights(
 
 @pytest.mark.exact
 def test_gibbs_has_the_closed_form_of_networks_with_one_output(networks, benchmark):
-    """Twelve networks, whose errors together are those of chance."""
+    """Twelve networks, whose errors are those of chance, one by one and together."""
     entries = [e for e in networks.values() if e["reference"]["source"].startswith("closed form")]
     assert len(entries) == 12
     assert all(len(e["widths"]) == 3 and e["widths"][-1] == 1 for e in entries)
@@ -71,36 +73,44 @@ def test_gibbs_has_the_closed_form_of_networks_with_one_output(networks, benchma
         error = np.sqrt(np.sum([x["standard_error"] ** 2 for x in made])) / len(made)
         z.append((value - entry["reference"]["value"]) / error)
     assert abs(np.sum(z)) / len(z) ** 0.5 < stats.norm.isf(1e-6 / 2)
+    assert np.sum(np.square(z)) < stats.chi2.isf(1e-6, len(z))
 
 
 @pytest.mark.exact
 def test_a_stochastic_gradient_sampler_alone_is_near_or_says_that_it_is_not(networks, benchmark):
-    """On twenty networks a class: at 1K within 5 % (median) by three; at 10K within the printed budget, wide as it may be."""
+    """On twenty networks a class: at 1K within 5 % (median) by three; at 10K within the printed budget.
+
+    Some budgets are no more than the bounds of lambda; those that are more hold on their own.
+    """
     made = {
         size: [e for e in networks.values() if e["size"] == size and "sghmc" in e["runs"]] for size in ("1K", "10K")
     }
     assert [len(entries) for entries in made.values()] == [20, 20]
     for sampler in ("sghmc", "sgnht", "sgld"):
         assert np.median(relative_errors(benchmark, made["1K"], sampler)) < 0.05
-    for entries in made.values():
-        nonzero = [e for e in entries if e["reference"]["value"] > 0]
-        holds = np.concatenate([benchmark.covered(e, "sghmc") for e in nonzero])
-        assert len(holds) >= len(nonzero) - 1  # one has lost all step sizes but one
-        assert holds.mean() > 0.9
+    for size, fewest in (("1K", 16), ("10K", 12)):
+        told, all_told = (
+            np.concatenate([benchmark.covered(e, "sghmc", bounds) for e in made[size]]) for bounds in (False, True)
+        )
+        assert len(told) >= fewest
+        assert told.mean() > 0.9
+        assert all_told.sum() > 0.9 * len(made[size])
 
 
 @pytest.mark.exact
-def test_every_sampler_is_tried_and_none_trusts_a_wrong_value(networks, benchmark):
-    """On twenty networks of a thousand weights each; what is trusted is within three times the wanted 2 %."""
+def test_every_sampler_is_tried_and_what_settles_is_right(networks, benchmark):
+    """On twenty networks of a thousand weights each."""
     names = {"sgld", "sghmc", "sghmc/500", "sgnht", "rmsprop-sgld", "adam-sgld", "nuts", "mala", "mclmc"}
     small = [e for e in networks.values() if e["size"] == "1K"]
     assert set().union(*(e["runs"] for e in small)) == names | {"gibbs"}
+    settled = []
     for name in names:
         asked = [e for e in small if name in e["runs"]]
         assert len(asked) == 20, name
-        for entry in asked:
-            for estimate in entry["runs"][name]["estimates"]:
-                assert not estimate["trusted"] or abs(estimate["value"] / entry["reference"]["value"] - 1) < 0.06
+        pairs = [(e["reference"]["value"], x) for e in asked for x in e["runs"][name]["estimates"]]
+        settled += [(exact, x) for exact, x in pairs if benchmark.settled(x)]
+    assert len(settled) == 3
+    assert all(abs(x["value"] / exact - 1) < 0.01 for exact, x in settled)
 
 
 @pytest.mark.exact
@@ -154,7 +164,7 @@ def test_the_ratios_to_peers():
     for row in peer["time_to_accuracy"]:
         reached.setdefault(row["system"], []).append(row["seconds_to_target"] or np.inf)
     fastest = {system: min(seconds) for system, seconds in reached.items()}
-    assert fastest["ours: exact Gibbs"] < fastest["devinterp"]
+    assert fastest["ours: block Gibbs"] < fastest["devinterp"]
     assert fastest["ours: SGLD, all data compressed"] < fastest["devinterp"]
     ensemble = numbers("benchmarks/pytorch_ensemble.json")["ours_over"]
     assert ensemble["PyTorch, plain loop"] > 500

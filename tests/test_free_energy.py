@@ -139,8 +139,11 @@ def test_examples_whose_evidence_is_known(model, known, more, x64):
     assert abs(found.log_evidence.value - known) < 0.1
     for name, value in {"log_evidence": known, **more}.items():
         estimate, rounded = getattr(found, name), 0.005 if name == "wbic" else 5e-5
-        assert abs(estimate.value - value) < rounded + stats.t.isf(RATE / 2, 7) * estimate.standard_error, name
-        assert estimate.standard_error < 0.05, name
+        gap = abs(estimate.value - value)
+        assert gap < rounded + stats.t.isf(RATE / 2, 7) * estimate.standard_error, name
+        assert gap < (0.05 if name == "functional_variance" else 0.1), (
+            name
+        )  # which the eight replicates alone would allow
 
 
 def random_walk(root, step_size, most):
@@ -196,8 +199,7 @@ def test_settings_that_are_wrong_for_a_random_walk_are_seen(settings, reason, x6
     found = bvs.free_energy(regression(20, 200), **settings)
     assert found.trusted == (reason is None), found.warnings
     if reason is None:
-        assert abs(found.log_evidence.value + 204.1466) < stats.t.isf(RATE / 2, 3) * found.log_evidence.standard_error
-        assert abs(found.log_evidence.value + 204.1466) < 0.3
+        assert abs(found.log_evidence.value + 204.1466) < 0.2  # four replicates of a spread of .1: four standard errors
     else:
         assert any(reason in warning for warning in found.warnings)
 

@@ -12,7 +12,7 @@ from bayes_vs_sgd import CORES, pilot, tempered
 from bayes_vs_sgd.claims.programs import quadratic
 from bayes_vs_sgd.curvature import NUM_PRIOR_DRAWS, hessian, hessian_eigenvalues, loss_and_gradient, prior_curvatures
 from bayes_vs_sgd.estimate import with_error
-from bayes_vs_sgd.learning_coefficient import EXTRAPOLATED, LEFT_OUT, Chains, deeper
+from bayes_vs_sgd.learning_coefficient import EXTRAPOLATED, LEFT_OUT, Chains, baselines, deeper, summarise
 from bayes_vs_sgd.measure import VAGUE, measure, posterior
 from bayes_vs_sgd.sampler_choice import choose, critical_friction, extrapolate, relaxation_time, softness
 from bayes_vs_sgd.second_sampler import by_tempering
@@ -167,7 +167,7 @@ def test_chains_start_in_the_well_that_they_are_pulled_to(load, x64, monkeypatch
         return measure(target, sampler="nuts", second=False, max_seconds=60.0, progress=False)[0].rhat
 
     assert worst() < 1.05
-    monkeypatch.setattr("bayes_vs_sgd.sampler_choice.start_near", lambda *_: {})
+    monkeypatch.setattr("bayes_vs_sgd.sampler_choice.start_of", lambda *_: {})
     assert worst() > 1.2
 
 
@@ -188,12 +188,42 @@ def test_samplers_that_part_are_not_trusted(load, x64, monkeypatch):
 
     def planted(value, error):
         said = {"value": with_error(value, error), "log_squared_norm": with_error(0.0, 100.0)}
-        monkeypatch.setattr("bayes_vs_sgd.measure.by_tempering", lambda *_, **__: (said, []))
+        monkeypatch.setattr("bayes_vs_sgd.measure.by_exact_sampler", lambda *_, **__: (said, []))
         return bvs.learning_coefficient(model, sampler="nuts", num_draws=400, **QUICK)
 
-    assert not any("tempered particles" in doubt for doubt in planted(exact, 0.01 * exact).warnings)
+    assert not any("LinearNetworkGibbs gives" in doubt for doubt in planted(exact, 0.01 * exact).warnings)
     assert any("for n beta L, the chains" in doubt for doubt in planted(2 * exact, 0.01 * exact).warnings)
     assert any("too wide to confirm it" in doubt for doubt in planted(exact, exact).warnings)
+
+
+@pytest.mark.law
+def test_the_models_own_sampler_confirms_another_and_tells_the_value_at_finite_n(load, x64):
+    """Of a network without closed form; a wrong one (planted: of twice the noise) is refused."""
+
+    def measured(sampler):
+        model = load("deep_linear", widths=(3, 3, 2), spectrum=(1.0,), noise=1.0, unseen_inputs=0)
+        object.__setattr__(model, "exact_sampler", sampler)
+        return bvs.learning_coefficient(model, sampler="nuts", precision=0.05, num_draws=400, **QUICK)
+
+    found = measured(bvs.LinearNetworkGibbs(("W1", "W2"), 1.0, 1.0))
+    other = found.finite_n_reference
+    assert other["source"] == "a long independent run of LinearNetworkGibbs"
+    assert abs(found.value - other["value"]) < Z * np.hypot(found.standard_error, other["standard_error"])
+    assert other["standard_error"] < 0.02 * other["value"]
+    assert found.error_budget["finite_n"] == found.truth["value"] - other["value"]
+    assert not any("LinearNetworkGibbs" in doubt for doubt in found.warnings)
+    with pytest.raises(bvs.InputError, match="exact_sampler is not exact"):
+        measured(bvs.LinearNetworkGibbs(("W1", "W2"), 2.0, 1.0))
+
+
+@pytest.mark.exact
+def test_without_noise_in_the_labels_the_optimum_is_the_minimum(load, x64):
+    """Also above the size from which no minimum is looked for: the baseline shifts nothing."""
+    sizes = {"widths": (150, 150), "spectrum": (1.0,), "unseen_inputs": 0, "num_examples": 400}
+    known, name = baselines(bvs.Posterior(load("deep_linear", noise_free=True, **sizes)))
+    assert name == "optimum"
+    assert known["minimum"]["value"] == known["optimum"]["value"]
+    assert "minimum" not in baselines(bvs.Posterior(load("deep_linear", **sizes)))[0]
 
 
 @pytest.mark.law
@@ -229,13 +259,26 @@ def test_a_deep_network_is_measured_from_a_saddle(load, x64, monkeypatch):
     assert found.value == pytest.approx(exact.value, rel=0.1)
     _, brief = distance(max_seconds=5.0, step_size=1e-6)
     most = model.num_parameters / 2
-    assert brief.error_budget["transient"] == max(brief.value, most - brief.value)
     assert brief.interval[0] < 0 < most < brief.interval[1]
     assert f"lambda is between 0 and d/2 = {most:g}" in " ".join(brief.warnings)
     assert any("relaxation times of the softest direction" in warning for warning in brief.warnings)
     monkeypatch.setattr(pilot, "MOST_HALVINGS", 3)
     with pytest.raises(bvs.InputError, match="chains are lost even at step size"):
         distance(max_seconds=40.0)
+
+
+@pytest.mark.exact
+def test_a_value_that_cannot_be_is_known_no_better_than_the_bound(load, x64):
+    """Two chains that sit still far above d/2 = 1, as those of a sampler whose steps are all refused."""
+    target = bvs.Posterior(load("product"), 0.1)
+    known, name = baselines(target)
+
+    def interval(level):
+        still = level + np.outer([0.0, 1.0], np.ones(40)) + 1e-3 * np.random.default_rng(0).normal(size=(2, 40))
+        return summarise(Chains(still, still, 0), target, known, name, [], None).interval
+
+    assert interval(500.0)[0] < 0 < 1 < interval(500.0)[1]
+    assert interval(0.2)[1] < 10.0
 
 
 @pytest.mark.exact

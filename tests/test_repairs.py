@@ -1,7 +1,11 @@
 """What the repairs of a mismatch make of an optimiser, and what is said of them."""
 
+from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
 import bayes_vs_sgd as bvs
@@ -53,6 +57,23 @@ def test_an_epoch_of_one_batch_has_no_noise_to_stand_for(study):
     assert refined_models(study, bvs.Adam(0.1, sampling=bvs.LabelNoise(1.0)), "own", []) == {}
     assert not {"central limit", "small learning rate"} & set(possible(epochs, 16))
     assert {"central limit", "small learning rate"} < set(possible(bvs.SGD(0.1, 16), 16))
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(("family", "known"), [(dist.Normal, True), (partial(dist.StudentT, 3.0), False)])
+def test_label_noise_has_an_equation_where_the_gradient_is_linear_in_the_labels(family, known):
+    """Else sub-steps, whose labels move further, would descend another loss."""
+
+    def program(x, y=None):
+        w = numpyro.sample("w", dist.Normal(0, 10))
+        with numpyro.plate("examples", x.shape[0]):
+            numpyro.sample("y", family(w * x, 1.0), obs=y)
+
+    x, noise = np.random.default_rng(0).normal(size=(2, 16))
+    model = bvs.Model(program, {"x": x, "y": x + noise}, optimum={"w": 1.0})
+    own = bvs.Study(model, Compare(dynamics=("sgd",)), progress=False)
+    found = refined_models(own, bvs.SGD(0.1, sampling=bvs.LabelNoise(1.0)), "own", [])
+    assert bool(found) == known
 
 
 @pytest.mark.exact

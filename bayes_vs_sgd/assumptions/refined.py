@@ -33,6 +33,7 @@ from ..comparison.stationarity import law
 from ..dynamics import (
     AdamFlow,
     GaussianNoise,
+    LabelNoise,
     MomentumFlow,
     Optimizer,
     RMSpropFlow,
@@ -99,12 +100,12 @@ def refined_models(study: Study, dynamics: Optimizer, name: str, held: list[Assu
     """
     number, rule = study.model.num_examples, dynamics.rule
     noise = own_noise(dynamics.gradient, number)
-    if (
-        noise is None
-        or dynamics.objective != "loss"
-        or (rule in ADAPTIVE and not isinstance(dynamics.gradient, Minibatch))
-    ):
+    if noise is None or dynamics.objective != "loss":
         return {}
+    if rule in ADAPTIVE and not isinstance(dynamics.gradient, Minibatch):
+        return {}
+    if isinstance(noise, LabelNoise) and not noise.is_linear(study.model, study.minimum.position):
+        return {}  # sub-steps, whose labels move further, would have another mean
     rate, momentum = float(dynamics.step_time), dynamics.momentum
     sharp = next((a.value for a in held if a.name == "small learning rate"), 0.0)
     margin = study.margins["log_deviation_ratio"]

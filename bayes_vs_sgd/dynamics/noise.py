@@ -23,6 +23,8 @@ from .base import hyperparameter, plain
 from .gradients import Fresh, Gradient, Minibatch, Shuffled
 from .words import near_normals
 
+CURVED = 1e-3
+"""Second difference of the gradient over twice the first, by labels, from which on it is not linear in them."""
 ROWS = 4
 """Examples whose gradients are made at once."""
 
@@ -221,11 +223,20 @@ class LabelNoise(NoisyGradient):
 
     def estimate(self, target: Posterior, key: Array, state: Any, position: Position) -> tuple[Position, Any]:
         """Gradient of the loss on perturbed labels."""
-        model = target.model
-        labels = {name: model.data[name] for name in model.facts["targets"]}
-        flat, unravel = ravel_pytree(labels)
-        noisy = unravel(flat + self.standard_deviation * near_normals(key, flat.size))
-        return jax.grad(lambda p: jnp.mean(model.losses_on(p, model.data | noisy)))(position), state
+        return self.perturbed(target.model, position, key, 1.0), state
+
+    def perturbed(self, model: Model, position: Position, key: Array, share: float) -> Position:
+        """Gradient on labels that are perturbed by a share of the noise."""
+        flat, unravel = ravel_pytree({name: model.data[name] for name in model.facts["targets"]})
+        noisy = unravel(flat + share * self.standard_deviation * near_normals(key, flat.size))
+        return jax.grad(lambda p: jnp.mean(model.losses_on(p, model.data | noisy)))(position)
+
+    def is_linear(self, model: Model, position: Position) -> bool:
+        """Whether the gradient is linear in the labels, as of squared loss, so that noise does not move its mean."""
+        up, here, down = (
+            ravel_pytree(self.perturbed(model, position, jax.random.key(0), share))[0] for share in (1.0, 0.0, -1.0)
+        )
+        return bool(jnp.linalg.norm(up + down - 2 * here) < CURVED * jnp.linalg.norm(up - down))
 
     def refined(self, substeps: int) -> "LabelNoise":
         """Sqrt(m) times the noise; of squared loss exactly so."""

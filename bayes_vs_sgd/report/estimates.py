@@ -19,7 +19,9 @@ def llc_rows(found: LearningCoefficient, target: Posterior) -> list[tuple[str, s
     rows = [("learning coefficient", f"{found.value:.4g} ± {found.standard_error:.2g} (95 %: {low:.4g} .. {high:.4g})")]
     if found.finite_n_reference:
         reference = found.finite_n_reference
-        rows.append(("exact at this n", f"{reference['value']:.4g} ({reference['source']})"))
+        error = reference.get("standard_error")
+        said = f"{reference['value']:.4g}" if error is None else str(with_error(reference["value"], error))
+        rows.append((f"{'exact' if error is None else 'another run'} at this n", f"{said} ({reference['source']})"))
     if found.truth:
         known = f"{found.truth['value']:g} ({found.truth['source']}); at finite n the estimate differs from it"
         rows.append(("known lambda", known))
