@@ -28,7 +28,7 @@ from .errors import InputError
 from .estimate import Estimate, jackknife, with_error
 from .given import read_positions, site_values
 from .ladder import trapezoid
-from .learning_coefficient import ALONE, FEWEST_DRAWS, LEFT_OUT, read_chains
+from .learning_coefficient import ALONE, FEWEST_DRAWS, LEFT_OUT, kept_chains, read_chains
 from .observables import available, select
 from .pilot import OBSERVED
 from .posterior import Posterior
@@ -149,8 +149,7 @@ def along_training(
         raise InputError(f"{num_made} draws at each checkpoint within {max_seconds} s: give --max-seconds")
     drawn = made["posterior"].to_dataset().isel(draw=slice(int(LEFT_OUT * num_made), None))
     losses = np.asarray(drawn["loss"].values, float).reshape(*shape, -1)
-    lost = (made["final_position"].to_dataset()["lost_at_step"].values >= 0).reshape(shape)
-    lost |= ~np.isfinite(losses).all(axis=-1)
+    lost = ~kept_chains(made).reshape(shape)
     seen = at_centers(target, positions)
     parts = [made.isel(chain=_last(index, shape), missing_dims="ignore") for index in range(len(steps))]
     around = [read_chains(part, target, loss, LEFT_OUT) for part, loss in zip(parts, seen["loss"], strict=True)]

@@ -21,6 +21,8 @@ MOST_NUMBERS = 3 * 10**7
 """Numbers in the examples' gradients that are held at once beyond that."""
 ROUNDED = 1e-12
 """Eigenvalue over the largest that is rounding, of a matrix of products in double precision."""
+NO_SLOPE = 1e-9
+"""Norm of a gradient that is rounding."""
 LANCZOS = 40
 """Products with a vector from which extreme eigenvalues are found beyond that."""
 NUM_PRIOR_DRAWS, DENSE_PRIOR = 16, 200
@@ -201,7 +203,7 @@ def loss_and_gradient(model: Model, position: Position) -> tuple[Array, Position
 
 
 def nearest_minimum(model: Model, position: Position, num_steps: int = 1000) -> Minimum:
-    """Minimum of the empirical loss that L-BFGS (SciPy) reaches from a position."""
+    """Minimum of the empirical loss that L-BFGS (SciPy) reaches from a position: the position itself, if it has no slope."""
     vector, unravel = _ravel(position)
 
     def objective(vector: np.ndarray) -> tuple[float, np.ndarray]:
@@ -209,6 +211,9 @@ def nearest_minimum(model: Model, position: Position, num_steps: int = 1000) -> 
         value = float(value) if np.isfinite(float(value)) else 1e30
         return value, np.nan_to_num(_ravel(gradient)[0])
 
+    value, gradient = objective(vector)
+    if np.linalg.norm(gradient) < NO_SLOPE:
+        return Minimum(position, value, float(np.linalg.norm(gradient)))
     found = minimize(
         objective, vector, jac=True, method="L-BFGS-B", options={"maxiter": num_steps, "ftol": 0, "gtol": 0}
     )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .curvature import loss_and_gradient, reference_point
+from .curvature import NO_SLOPE, loss_and_gradient, reference_point
 from .diagnostics import DIVERGING, ESS_LIMIT, RHAT_LIMIT, ess, finite_or_none, mean_error, rhat
 from .errors import InputError
 from .estimate import with_error
@@ -34,8 +34,6 @@ RELAXED = 3.0
 """Relaxation times of the softest direction that a run takes at least: what is left out is then one of them."""
 EXTRAPOLATED = 0.3
 """Relaxation times from which what a run lacks is told by how it moves, up to ten times as much as it does."""
-NO_SLOPE = 1e-9
-"""Norm of a gradient that is rounding."""
 DEEPER = 0.05
 """Share of the estimate by which a draw lies below a minimum that was found only where that is not the deepest."""
 
@@ -149,6 +147,12 @@ class Chains:
             return None
         decayed = np.exp(-self.relaxations * (1 - LEFT_OUT) / 2)
         return moved * float((1 + decayed) / (1 - decayed)) / 2
+
+    @cached_property
+    def log_size(self) -> tuple[float, float]:
+        """Mean of the log of the squared norm and its standard error."""
+        logs = np.log(self.size)
+        return float(logs.mean()), mean_error(logs, False)
 
     @cached_property
     def rhat(self) -> float:
@@ -274,7 +278,7 @@ def summarise(
     transient, most = chains.transient, target.model.num_parameters / 2
     impossible = not chains.rhat < RHAT_LIMIT and value - 3 * error > most
     if transient is None or impossible:  # lambda <= d/2, as K <= c |w - w*|^2 (Watanabe 2009)
-        transient = max(value, most - value)
+        transient = bounds_alone(value, most)
         doubts.append(f"chains have not come far enough to tell more than that lambda is between 0 and d/2 = {most:g}")
     budget = {
         "monte_carlo": error,
@@ -306,6 +310,11 @@ def summarise(
     )
 
 
+def bounds_alone(value: float, most: float) -> float:
+    """By how much a value may be off of which no more is known than that the truth is between 0 and ``most``."""
+    return max(value, most - value)
+
+
 def deeper(chains: Chains, baseline: str) -> list[str]:
     """The reason not to believe a minimum that was found where draws have smaller losses."""
     lowest = float(chains.excess.min())
@@ -319,19 +328,15 @@ def deeper(chains: Chains, baseline: str) -> list[str]:
 def baselines(target: Posterior, wanted: str | None = None) -> tuple[dict[str, dict[str, Any]], str]:
     """Loss at the known population optimum, where there is one, and at the empirical minimum next to it; the wanted one.
 
-    Where the optimum has no slope, as of labels without noise, it is that minimum.
+    That minimum costs nothing where the optimum has no slope, as of labels without noise: it is the optimum.
     """
-    model, found = target.model, {}
+    model, found, slope = target.model, {}, np.inf
     if model.optimum is not None:
-        value, gradient = loss_and_gradient(model, model.unconstrain(model.optimum))
-        loss, slope = float(value), float(np.linalg.norm(target.flat(gradient)))
+        loss, gradient = loss_and_gradient(model, model.unconstrain(model.optimum))
+        slope = float(np.linalg.norm(target.flat(gradient)))
         where = model.facts.get("center", "the model's population optimum")
-        found["optimum"] = {"value": loss, "source": f"empirical loss at {where}"}
-        if slope < NO_SLOPE:
-            found["minimum"] = {"value": loss, "source": f"the same: an empirical minimum, gradient norm {slope:.1e}"}
-    if "minimum" in found:
-        pass
-    elif not found or model.num_parameters <= LARGE or wanted == "minimum":
+        found["optimum"] = {"value": float(loss), "source": f"empirical loss at {where}"}
+    if slope < NO_SLOPE or not found or model.num_parameters <= LARGE or wanted == "minimum":
         minimum = reference_point(model, target.center)
         source = f"empirical minimum by L-BFGS, gradient norm {minimum.gradient_norm:.1e}"
         source += "" if found else "; the model names no optimum"
@@ -356,9 +361,7 @@ def read_chains(tree: xr.DataTree, target: Posterior, baseline: float, left_out:
         raise InputError(
             f"too few draws for an estimate: a chain needs at least {FEWEST_DRAWS}; give more draws or more time"
         )
-    kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
-    drawn = {name: np.asarray(tree["posterior"][name].values, float) for name in _recorded(tree)}
-    kept &= np.all([np.isfinite(v).all(axis=1) for v in drawn.values()], axis=0)
+    kept, drawn = kept_chains(tree), _drawn(tree)
     if not kept.any():
         raise InputError("every chain was lost: take a smaller step")
     first = int(left_out * tree["posterior"].sizes["draw"])
@@ -374,7 +377,15 @@ def read_chains(tree: xr.DataTree, target: Posterior, baseline: float, left_out:
     return Chains(excess, draws.get("squared_norm", excess), int((~kept).sum()), diverging, gradients, each, lost)
 
 
-def _recorded(tree: xr.DataTree) -> list[str]:
+def kept_chains(tree: xr.DataTree) -> np.ndarray:
+    """Which chains of a run are not lost: where they are, and all that they have recorded, is finite."""
+    kept = tree["final_position"].to_dataset()["lost_at_step"].values < 0
+    return kept & np.all([np.isfinite(v).all(axis=1) for v in _drawn(tree).values()], axis=0)
+
+
+def _drawn(tree: xr.DataTree) -> dict[str, np.ndarray]:
+    """Losses and squared norms (chain, draw), as far as they are recorded."""
     if "loss" not in tree["posterior"]:
         raise InputError("this run has not recorded the observable 'loss'")
-    return [name for name in ("loss", "squared_norm") if name in tree["posterior"]]
+    names = [name for name in ("loss", "squared_norm") if name in tree["posterior"]]
+    return {name: np.asarray(tree["posterior"][name].values, float) for name in names}

@@ -22,7 +22,6 @@ import numpy as np
 import xarray as xr
 
 from .curvature import reference_point
-from .diagnostics import mean_error
 from .dynamics import Dynamics
 from .errors import InputError, nearest
 from .estimate import with_error
@@ -230,10 +229,7 @@ def _too_coarse(tree: xr.DataTree, job: Job) -> bool:
 def _run(job: Job, target: Posterior, dynamics: Dynamics, num_draws: int, name: str, **more: Any) -> xr.DataTree:
     """Draws of loss and squared norm; those that are there already are kept."""
     thinning = more.pop("thinning", 1)
-    settings: dict[str, Any] = {
-        "num_chains": job.settings.chains(target.model.num_parameters),
-        "initial_scale": job.settings.initial_scale,
-    }
+    settings: dict[str, Any] = {"num_chains": job.settings.chains(target.model.num_parameters)}
     tree = simulate(
         dynamics,
         target,
@@ -330,10 +326,9 @@ def _second(
         found, doubts = by_tempering(job.target, job.key, baseline, folder=job.folder / "particles", **shared)
     if not found:
         return None, doubts
-    size = np.log(chains.size)
     pairs = {
         "n beta L": (found["value"], first),
-        "the log squared norm": (found["log_squared_norm"], (float(size.mean()), mean_error(size, False))),
+        "the log squared norm": (found["log_squared_norm"], chains.log_size),
     }
     if found["value"].standard_error > VAGUE * abs(first[0]):
         doubts.append(f"{name} gives {found['value']} for n beta L: too wide to confirm it; give --max-seconds")

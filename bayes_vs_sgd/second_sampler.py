@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from .diagnostics import mean_error
 from .errors import InputError
 from .estimate import Estimate, from_replicates, with_error
 from .learning_coefficient import LEFT_OUT, read_chains
@@ -62,8 +61,7 @@ def by_exact_sampler(
         chains = read_chains(whole(tree), target, baseline, LEFT_OUT)
     except InputError as problem:
         return {}, [f"{name}, the second sampler: {problem}"]
-    size = np.log(chains.size)
-    found = {"value": chains.estimate, "log_squared_norm": (float(size.mean()), mean_error(size, False))}
+    found = {"value": chains.estimate, "log_squared_norm": chains.log_size}
     doubts = [f"{name}, the second sampler: {doubt}" for doubt in chains.doubts()]
     return {what: with_error(*estimate) for what, estimate in found.items()}, doubts
 
