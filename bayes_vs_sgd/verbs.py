@@ -12,7 +12,7 @@ from .along import along_training
 from .assumptions.along import audit_along
 from .assumptions.audit import audit
 from .comparison.control import Control, run_control
-from .comparison.repairs import explained
+from .comparison.interventions import explained
 from .comparison.result import Comparison
 from .comparison.run import Study
 from .errors import InputError

@@ -90,7 +90,7 @@ def test_audit_writes_its_answer(capsys):
 
 @pytest.mark.slow
 def test_compare_names_the_smallest_repair_as_its_reason(capsys):
-    """Anisotropic noise: all repairs together come first, and isotropic noise is one of them."""
+    """Anisotropic noise: all repairs together come first, and noise of one size is one of them."""
     model = [str(MODELS / "linear_regression.py"), "--model.covariance", "1", "0.1", "--model.num-examples", "64"]
     toy = [
         "--dynamics",
@@ -111,7 +111,7 @@ def test_compare_names_the_smallest_repair_as_its_reason(capsys):
     assert found["verdict"] == "mismatch"
     assert found["repairs"]
     assert set(found["repairs"][0]) == {"assumption", "verdict", "verdicts", "reason"}
-    assert "isotropy" in found["repairs"][0]["assumption"]
+    assert "noise of one size" in found["repairs"][0]["assumption"]
     assert "as it is: anisotropy" in found["reason"]
     assert "What would make SGD Bayesian?" in Path("run/compare.html").read_text()
     refused = fails(capsys, "compare", *model, *toy, "--repairs", "--reference", "none")

@@ -11,6 +11,7 @@ import bayes_vs_sgd as bvs
 from bayes_vs_sgd.claims.programs import regression
 from bayes_vs_sgd.curvature import example_gradients
 from bayes_vs_sgd.dynamics import noise as module
+from bayes_vs_sgd.dynamics.rotated_noise import RotatedNoise
 
 pytestmark = pytest.mark.usefixtures("x64")
 DRAWS = 40_000
@@ -84,6 +85,39 @@ def test_isotropic_noise_keeps_the_trace(away):
     assert_mean(squares, expected=variance * (directions.T @ directions).ravel(), detects=0.1 * variance)
     with planted_bug():
         assert_mean(squares, expected=(directions.T @ covariance @ directions).ravel() / 4, detects=0.1 * variance)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize(
+    ("gradient", "share"), [(bvs.Minibatch(4), 1), (bvs.Shuffled(4), 26 / 29), (bvs.GaussianNoise(4), 1)]
+)
+def test_noise_that_is_turned_is_isotropic_and_keeps_its_trace(away, gradient, share):
+    """Away from the minimum; of 30 examples without repetition C/4 (30 - 4)/(30 - 1)."""
+    target, position, mean, covariance = away
+    squares, directions = products(drawn(RotatedNoise(gradient), target, position), mean)
+    variance = share * np.trace(covariance) / covariance.shape[0] / 4
+    expected = variance * (directions.T @ directions).ravel()
+    assert_mean(squares, expected=expected, detects=0.15 * variance)
+    with planted_bug():  # the gradient is turned with its noise: tr C + |grad L|^2
+        assert_mean(squares, expected=expected * (1 + mean @ mean / len(mean) / variance), detects=0.15 * variance)
+    with planted_bug():  # as it was
+        assert_mean(
+            squares, expected=share * (directions.T @ covariance @ directions).ravel() / 4, detects=0.15 * variance
+        )
+
+
+@pytest.mark.exact
+def test_noise_that_is_turned_has_the_size_that_was_drawn(away):
+    """Draw by draw, whatever its law, and not the direction."""
+    target, position, mean, _ = away
+    for gradient in (bvs.Minibatch(1), bvs.Shuffled(8), bvs.StableNoise(1.2, 1.0, "examples", 2), bvs.LabelNoise(0.5)):
+        key = jax.random.key(5)
+        state = gradient.init(30, key)
+        turned, _ = RotatedNoise(gradient).estimate(target, key, state, position)
+        was, _ = gradient.estimate(target, jax.random.split(key)[0], state, position)
+        after, before = np.asarray(target.flat(turned)) - mean, np.asarray(target.flat(was)) - mean
+        assert np.linalg.norm(after) == pytest.approx(np.linalg.norm(before))
+        assert abs(after @ before) < 0.99 * before @ before
 
 
 @pytest.mark.law

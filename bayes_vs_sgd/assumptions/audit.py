@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..comparison.interventions import Interventions, decided, interventions
 from ..comparison.plan import Walk
-from ..comparison.repairs import Interventions, decided, interventions
 from ..comparison.result import Comparison, Repaired
 from ..comparison.run import OutOfTime, Study
 from ..comparison.verdict import MATCHES, MISMATCH, NO_VERDICT, OPEN
