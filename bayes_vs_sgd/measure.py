@@ -36,10 +36,20 @@ from .learning_coefficient import (
     summarise,
 )
 from .model import Model
-from .pilot import OBSERVED
+from .pilot import OBSERVED, steepest_reached
 from .posterior import Posterior
 from .results import whole
-from .sampler_choice import LINEAR, bias_order, choose, extrapolate, relaxation_time, sampler_of, softness, start_of
+from .sampler_choice import (
+    LINEAR,
+    bias_order,
+    choose,
+    extrapolate,
+    preconditioner,
+    relaxation_time,
+    sampler_of,
+    softness,
+    start_of,
+)
 from .second_sampler import MOST_TEMPERED, TEMPERED, by_exact_sampler, by_tempering, needs_second
 from .settings import LLC, SAMPLERS
 from .simulate import simulate
@@ -268,10 +278,11 @@ def _estimate(
     order = bias_order(made["dynamics"], made["batch_size"])
     estimate, left = extrapolate(rungs**order, np.array(values), np.array(errors))
     slowest = chains.rung(rungs[0])
-    if made["dynamics"] in ("SGLD", "SGHMC", "SGNHT"):
-        time_scale = relaxation_time(made, job.softness + float(target.localization))
-        slowest = replace(slowest, relaxations=float(rungs[0]) * int(tree.attrs["num_steps"]) / time_scale)
-        doubts += slowest.too_short()
+    damping = float(np.max(made.get("damping", 0.0)))
+    slowed = preconditioner(target, damping, steepest_reached(tree, target)) if damping else 1.0
+    time_scale = relaxation_time(made, job.softness + float(target.localization), slowed)
+    slowest = replace(slowest, relaxations=float(rungs[0]) * int(tree.attrs["num_steps"]) / time_scale)
+    doubts += slowest.too_short()
     return slowest, (estimate.value, estimate.standard_error), left, doubts
 
 

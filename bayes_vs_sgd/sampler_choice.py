@@ -6,7 +6,6 @@ A sampler whose law is off by its step size h is run at h, h/2 and h/4, or where
 import contextlib
 import json
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,14 @@ from .curvature import DENSE, hessian_eigenvalues, prior_curvatures, reference_p
 from .dynamics import MALA, NUTS, SGHMC, SGLD, SGNHT, AdamSGLD, AdjustedMCLMC, Dynamics, Grid, RMSpropSGLD
 from .errors import InputError
 from .estimate import Estimate, with_error
-from .pilot import arrive, steepness
+from .pilot import arrive, steepness, underdamped_step
 from .posterior import Posterior
 from .settings import LLC
 
 LINEAR, QUADRATIC = (1.0, 0.5, 0.25), (1.0, 0.5**0.5, 0.5)
 """Step sizes of a ladder, by the order of the bias; the numbers of chains are inversely proportional."""
-OVERDAMPED, UNDERDAMPED = 0.1, 0.5
-"""Step size and squared step size at a curvature of 1; unstable at 2 and 4."""
+OVERDAMPED = 0.1
+"""Step size at a curvature of 1 without momentum; unstable at 2."""
 PILOT_SHARE = 0.4
 """Share of the time in which chains come to where the law is."""
 KINDS = {"sgld": SGLD, "rmsprop-sgld": RMSpropSGLD, "adam-sgld": AdamSGLD, "sghmc": SGHMC, "sgnht": SGNHT}
@@ -75,27 +74,29 @@ def choose(
     near = ("prior", settings.initial_scale) if target.center is None else ("optimum", 0.0)
     more = {"num_chains": sum(counts), "thinning": 20, "initial": near[0], "initial_scale": near[1]}
     step = settings.step_size
-    if step is None and name in ("rmsprop-sgld", "adam-sgld"):
-        step = preconditioned_step(target)
-    elif step is None:
-        made = partial(KINDS[name], **options)
-        rule, share = partial(step_at, name), PILOT_SHARE * seconds
-        more["initial"], step = arrive(target, made, rule, *near, sum(counts), key, share, folder)
+    if step is None:
+        share = PILOT_SHARE * seconds
+        more["initial"], curvature = arrive(target, settings.batch_size, *near, sum(counts), key, share, folder)
+        step = step_at(name, target, curvature)
     dynamics = KINDS[name](np.repeat(times * step * np.array(rungs), counts), **options)
     return dynamics, more | {"num_warmup": NUM_WARMUP * dynamics.adaptive}
 
 
-def step_at(name: str, curvature: float) -> float:
-    """Largest step size of a sampler without preconditioner where -log p has this curvature."""
-    return math.sqrt(UNDERDAMPED / curvature) if name in ("sghmc", "sgnht") else OVERDAMPED / curvature
+def step_at(name: str, target: Posterior, curvature: float) -> float:
+    """Largest step size of a sampler where -log p has this curvature."""
+    if name in ("sghmc", "sgnht"):
+        return underdamped_step(curvature)
+    if name == "sgld":
+        return OVERDAMPED / curvature
+    return OVERDAMPED / curvature * preconditioner(target, float(KINDS[name]().damping), curvature)
 
 
-def preconditioned_step(target: Posterior) -> float:
-    """A tenth of 1/(G h), h the largest curvature of -log p at the minimum, G the preconditioner at temperature 1/(n beta)."""
-    scale, minimum = float(target.scale), reference_point(target.model, target.center)
-    sharpness = max(float(hessian_eigenvalues(target.model, minimum.position)[-1]), 0.0)
-    preconditioned = steepness(target, sharpness) / (float(RMSpropSGLD().damping) + math.sqrt(sharpness / scale))
-    return OVERDAMPED / preconditioned
+def preconditioner(target: Posterior, damping: float, curvature: float) -> float:
+    """What a preconditioner divides the steepest direction by: damping and the spread of the gradient of L.
+
+    Where -log p has this curvature, that of L being k, the spread at temperature 1/(n beta) is sqrt(k / (n beta)).
+    """
+    return damping + math.sqrt(max(curvature - steepness(target, 0.0), 0.0)) / float(target.scale)
 
 
 def extrapolate(steps: np.ndarray, values: np.ndarray, errors: np.ndarray) -> tuple[Estimate, float | None]:
@@ -154,13 +155,14 @@ def softness(target: Posterior) -> float:
     return prior + float(target.scale) * (values[0] if values[0] > FLAT * values[-1] else 0.0)
 
 
-def relaxation_time(sampler: dict[str, Any], curvature: float) -> float:
+def relaxation_time(sampler: dict[str, Any], curvature: float, divided_by: float = 1.0) -> float:
     """Time in which a direction of this curvature of -log p forgets, under Langevin dynamics with friction or without.
 
-    Damped by gamma v, theta'' + gamma theta' + h theta = 0 decays at the rate Re(gamma - sqrt(gamma^2 - 4 h)) / 2.
+    ``divided_by`` is what a preconditioner slows the steepest direction down by, and every other one less. Damped by gamma v,
+    theta'' + gamma theta' + h theta = 0 decays at the rate Re(gamma - sqrt(gamma^2 - 4 h)) / 2.
     """
     friction = sampler.get("friction", sampler.get("diffusion"))
     if friction is None:
-        return 1 / curvature
+        return divided_by / curvature
     friction = float(np.max(friction))
     return 2 / (friction - math.sqrt(max(friction**2 - 4 * curvature, 0.0)))
