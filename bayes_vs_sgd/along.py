@@ -27,7 +27,7 @@ from .dynamics import NUTS
 from .errors import InputError
 from .estimate import Estimate, jackknife, with_error
 from .given import read_positions, site_values
-from .ladder import trapezoid
+from .ladder import EnergyCurve
 from .learning_coefficient import ALONE, FEWEST_DRAWS, LEFT_OUT, kept_chains, read_chains
 from .observables import available, select
 from .pilot import OBSERVED
@@ -252,7 +252,7 @@ def lost_on_the_way(lost: np.ndarray) -> list[str]:
 
 
 def _integral(energies: np.ndarray, ladder: np.ndarray, lost: np.ndarray) -> Estimate:
-    """Integral over t of E_t[n beta L] (rung, chain, draw) by the trapezoid rule with derivatives, -Var_t, at the ends.
+    """Integral over t of E_t[n beta L] (rung, chain, draw) by ``EnergyCurve``.
 
     Its error is that of the means, and the difference from the integral over every other rung. Chains that are lost (rung,
     chain) are left out; it is not known where all of a rung are.
@@ -262,12 +262,10 @@ def _integral(energies: np.ndarray, ladder: np.ndarray, lost: np.ndarray) -> Est
     kept = [rung[~gone] for rung, gone in zip(energies, lost, strict=True)]
     mean, variance = (np.array([f(rung) for rung in kept]) for f in (np.mean, np.var))
 
-    def integrate(used: slice) -> float:
-        return trapezoid(ladder[used], mean[used], -variance[used])
+    def integrate(mean: np.ndarray, used: slice = slice(None)) -> float:
+        return EnergyCurve(ladder[used], mean[used], variance[used]).integral()
 
-    weights = (np.diff(ladder, prepend=0) + np.diff(ladder, append=ladder[-1])) / 2
-    errors = np.array([mean_error(rung, False) for rung in kept])
-    value = integrate(slice(None))
-    return with_error(
-        value, math.hypot(float(np.sqrt(np.sum((weights * errors) ** 2))), value - integrate(slice(None, None, 2)))
-    )
+    value, coarse = integrate(mean), integrate(mean, slice(None, None, 2))
+    errors = np.diag([mean_error(rung, False) for rung in kept])
+    moved = [integrate(mean + error) - value for error in errors]
+    return with_error(value, math.hypot(*moved, value - coarse))

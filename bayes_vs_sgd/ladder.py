@@ -9,39 +9,67 @@ the fit is made on the upper half of the ladder, in log N, and on its upper quar
 """
 
 import numpy as np
+from scipy.interpolate import CubicHermiteSpline
 
 from .tempered import Ladder
 
 LEAST_PRECISION = 10.0
 """Smallest N = n beta that the asymptotic form is asked about."""
+FAR = 1e3
+"""Shift of t where nothing falls: its logarithm is linear over the ladder."""
 NUM_POINTS = 17
 """Points of the ladder that a line is fitted to."""
 
 
-def thermodynamic_integral(run: Ladder, every: int = 1) -> float:
-    """Integral of E_t[-E] over t by the trapezoid rule with derivatives, Var_t, at its ends (Friel et al. 2014).
+class EnergyCurve:
+    r"""Mean energy along a ladder, :math:`f(t) = E_t[E]`, between its points, by its values and slopes :math:`f' = -Var_t[E]`.
 
-    Of the stages, only every so many are used, counted from the last.
+    From the base law on it falls about as :math:`E_* + \lambda / (t + c)`, which no polynomial in t does: what is interpolated,
+    by cubic Hermite polynomials, is :math:`g = (f - E_*)(t + c)` in :math:`u = \log(t + c)`, of slope
+    :math:`dg/du = (t + c)(f - E_* - (t + c) Var_t[E])`. The ends give E_* = f(1) - Var_1[E] and c = (f(0) - E_*) / Var_0[E], so
+    that the slope is 0 at t = 0. An energy that is linear in t has a large c, and a u as linear.
+
+    Parameters
+    ----------
+    points, energies, variances
+        t from 0 to 1, and mean and variance of E there.
     """
+
+    def __init__(self, points: np.ndarray, energies: np.ndarray, variances: np.ndarray):
+        self.points = points
+        self.least = energies[-1] - variances[-1]
+        if variances[0] > 0:
+            self.shift = (energies[0] - self.least) / variances[0]
+        else:  # all draws of the base law have one energy
+            self.shift = FAR
+        beyond = points + self.shift
+        values = (energies - self.least) * beyond
+        self.spline = CubicHermiteSpline(np.log(beyond), values, values - beyond**2 * variances)
+
+    def __call__(self, t: float) -> float:
+        """Interpolate the mean energy at t."""
+        return self.least + float(self.spline(np.log(t + self.shift))) / (t + self.shift)
+
+    def integral(self) -> float:
+        """Integral of the mean energy over all t."""
+        above = self.spline.integrate(*np.log(self.points[[0, -1]] + self.shift))
+        return float(above + self.least * (self.points[-1] - self.points[0]))
+
+
+def energies(run: Ladder, every: int = 1) -> EnergyCurve:
+    """Mean energy of a replicate; of the stages, only every so many are used, counted from the last."""
     used = np.unique([0, *range(len(run.tempering) - 1, -1, -every)])
-    return trapezoid(run.tempering[used], run.mean[used], run.variance[used])
+    return EnergyCurve(run.tempering[used], -run.mean[used], run.variance[used])
 
 
-def trapezoid(points: np.ndarray, values: np.ndarray, slopes: np.ndarray) -> float:
-    """Integral by the trapezoid rule with derivatives at the ends of each piece; its error is of fourth order."""
-    widths = np.diff(points)
-    return float(np.sum(widths * (values[1:] + values[:-1]) / 2 - widths**2 * np.diff(slopes) / 12))
+def thermodynamic_integral(run: Ladder, every: int = 1) -> float:
+    """Log Z by the integral of E_t[-E] over t, from means and variances of the energy alone (after Friel et al. 2014)."""
+    return -energies(run, every).integral()
 
 
 def mean_loss_at(run: Ladder, t: float, beta: float) -> float:
-    """E_t[n L] by cubic Hermite interpolation of the ladder: d/dt E_t[-n beta L] is the variance."""
-    index = int(np.clip(np.searchsorted(run.tempering, t), 1, len(run.tempering) - 1))
-    low, high = run.tempering[index - 1 : index + 1]
-    width = high - low
-    s = (t - low) / width
-    values = run.mean[index - 1 : index + 1] @ [(1 + 2 * s) * (1 - s) ** 2, s**2 * (3 - 2 * s)]
-    slopes = width * run.variance[index - 1 : index + 1] @ [s * (1 - s) ** 2, s**2 * (s - 1)]
-    return -float(values + slopes) / beta
+    """E_t[n L]."""
+    return energies(run)(t) / beta
 
 
 def learning_coefficient_and_multiplicity(
@@ -68,10 +96,10 @@ def learning_coefficient_and_multiplicity(
     top = min(most, beta * num_examples)
     if top < np.e * LEAST_PRECISION:
         return None
-    fits = []
+    fits, curve = [], energies(run)
     for share in (0.5, 0.25):
         scale = np.geomspace(LEAST_PRECISION**share * top ** (1 - share), top, NUM_POINTS)
-        losses = [mean_loss_at(run, x / (beta * num_examples), beta) for x in scale]
+        losses = [curve(x / (beta * num_examples)) / beta for x in scale]
         excess = scale / num_examples * (np.array(losses) - best)
         slope, intercept = np.polyfit(1 / np.log(scale), excess, 1)
         fits.append((intercept, 1 - slope))

@@ -10,11 +10,12 @@ must give the same value and the same scale of the weights (``second_sampler.py`
 
 import contextlib
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from .learning_coefficient import (
 from .model import Model
 from .pilot import OBSERVED, steepest_reached
 from .posterior import Posterior
+from .reference import TemperedParticles, by_particles, of_particles
 from .results import whole
 from .sampler_choice import (
     LINEAR,
@@ -48,9 +50,8 @@ from .sampler_choice import (
     relaxation_time,
     sampler_of,
     softness,
-    start_of,
 )
-from .second_sampler import MOST_TEMPERED, TEMPERED, by_exact_sampler, by_tempering, needs_second
+from .second_sampler import needs_second, second_opinion
 from .settings import LLC, SAMPLERS
 from .simulate import simulate
 
@@ -60,6 +61,8 @@ MOST_HALVINGS = 6
 """Times that a step size at which chains are lost is halved."""
 FIRST_SHARE = 0.5
 """Share of the time that the first of two samplers has."""
+PARTICLES_EACH = 4
+"""Particles a parameter, whose covariance is theirs."""
 APART = 3.0
 """Standard errors by which two samplers may differ."""
 VAGUE = 0.1
@@ -139,7 +142,7 @@ def measure_posterior(
         second, more = _second(job, tree, chains, known[name]["value"], (value, error))
         doubts += more
         made = sampler_of(tree)
-        drawn = {"burn_in": LEFT_OUT, "num_chains": tree["posterior"].sizes["chain"]}
+        drawn = {"burn_in": left_out(tree), "num_chains": tree["posterior"].sizes["chain"]}
         drawn |= {"num_draws": tree["posterior"].sizes["draw"], "num_steps": int(tree.attrs["num_steps"])}
         found = summarise(
             chains,
@@ -238,6 +241,8 @@ def _too_coarse(tree: xr.DataTree, job: Job) -> bool:
 
 def _run(job: Job, target: Posterior, dynamics: Dynamics, num_draws: int, name: str, **more: Any) -> xr.DataTree:
     """Draws of loss and squared norm; those that are there already are kept."""
+    if isinstance(dynamics, TemperedParticles):
+        return _run_particles(job, target, num_draws)
     thinning = more.pop("thinning", 1)
     settings: dict[str, Any] = {"num_chains": job.settings.chains(target.model.num_parameters)}
     tree = simulate(
@@ -259,11 +264,24 @@ def _run(job: Job, target: Posterior, dynamics: Dynamics, num_draws: int, name: 
     return tree
 
 
+def _run_particles(job: Job, target: Posterior, num_particles: int) -> xr.DataTree:
+    """The same by particles, a replicate a chain."""
+    number = max(num_particles, PARTICLES_EACH * target.model.num_parameters)
+    seconds, count = max(job.seconds_left, 0.0), job.settings.chains(target.model.num_parameters)
+    say = partial(print, file=sys.stderr, flush=True) if job.progress else lambda line: None
+    tree = by_particles(target, job.key, OBSERVED, job.folder / "tempering", say, seconds, number, count)
+    if tree is None:
+        raise InputError(
+            f"particles do not come to the posterior within {job.settings.max_seconds:g} s: give --max-seconds, or --sampler nuts"
+        )
+    return tree
+
+
 def _estimate(
     job: Job, tree: xr.DataTree, target: Posterior, baseline: float
 ) -> tuple[Chains, tuple[float, float], float | None, list[str]]:
     """Chains, the estimate with its error, what is left of the step size's bias, and doubts."""
-    chains = read_chains(tree, target, baseline, LEFT_OUT)
+    chains = read_chains(tree, target, baseline, left_out(tree))
     if chains.step_sizes is None:
         return chains, chains.estimate, 0.0, chains.doubts()
     rungs, values, errors, doubts = np.unique(chains.step_sizes), [], [], []
@@ -284,6 +302,11 @@ def _estimate(
     slowest = replace(slowest, relaxations=float(rungs[0]) * int(tree.attrs["num_steps"]) / time_scale)
     doubts += slowest.too_short()
     return slowest, (estimate.value, estimate.standard_error), left, doubts
+
+
+def left_out(tree: xr.DataTree) -> float:
+    """Share of the draws before the law is taken to be reached; particles are where it is."""
+    return 0.0 if of_particles(tree) else LEFT_OUT
 
 
 def _delocalised(
@@ -324,17 +347,10 @@ def _second(
         return None, []
     if not job.settings.second:
         return None, [f"{ALONE}: the second was not asked"]
-    model, own = job.target.model, job.target.model.exact_sampler
     left = max(job.seconds_left + (1 - FIRST_SHARE) * job.settings.max_seconds, 0.0)
-    shared: Any = {"quiet": not job.progress, "max_seconds": left}
-    if own is not None:
-        name, folder, start = type(own).__name__, job.folder / "exact", start_of(job.target, job.settings)
-        found, doubts = by_exact_sampler(job.target, job.key, baseline, start, folder, **shared)
-    elif model.num_parameters > MOST_TEMPERED:
-        return None, [f"{ALONE}: above {MOST_TEMPERED} parameters no second one is asked"]
-    else:
-        name = TEMPERED
-        found, doubts = by_tempering(job.target, job.key, baseline, folder=job.folder / "particles", **shared)
+    name, found, doubts = second_opinion(
+        job.target, job.settings, job.key, baseline, job.folder, not job.progress, left
+    )
     if not found:
         return None, doubts
     pairs = {

@@ -45,12 +45,13 @@ class TemperedParticles(Given):
     """Stands for tempered sequential Monte Carlo from the prior, a replicate a chain."""
 
     law: ClassVar = "approximate"
+    num_particles: int = eqx.field(static=True, default=NUM_PARTICLES)
     num_moves: int = eqx.field(static=True, default=0)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Particles of a replicate, and trajectories of each a stage."""
-        return {"num_particles": NUM_PARTICLES, "num_moves": self.num_moves}
+        return {"num_particles": self.num_particles, "num_moves": self.num_moves}
 
 
 def posterior_draws(
@@ -123,25 +124,29 @@ def by_particles(
     folder: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
     max_seconds: float = np.inf,
+    num_particles: int = NUM_PARTICLES,
+    num_replicates: int = NUM_REPLICATES,
 ) -> xr.DataTree | None:
     """Draws of the posterior by tempered particles, a replicate a chain; None where they do not arrive there in time."""
     path = FromPrior(target)
-    keys = jax.random.split(jax.random.key(key), NUM_REPLICATES)
-    each = max_seconds * CORES / NUM_REPLICATES
-    num_moves = enough_moves(path, NUM_PARTICLES, TARGET_ESS, keys[0], folder, say, each)
+    keys = jax.random.split(jax.random.key(key), num_replicates)
+    each = max_seconds * CORES / num_replicates
+    num_moves = enough_moves(path, num_particles, TARGET_ESS, keys[0], folder, say, each)
     if not num_moves:
         say(f"tempered particles would take longer than {max_seconds:.0f} s")
         return None
-    say(f"tempered particles: {NUM_REPLICATES} replicates of {num_moves} moves a stage")
+    say(f"tempered particles: {num_replicates} replicates of {num_moves} moves a stage")
 
     def replicate(index: int) -> Ladder:
-        return tempered(path, keys[index], NUM_PARTICLES, num_moves, TARGET_ESS, folder)
+        return tempered(path, keys[index], num_particles, num_moves, TARGET_ESS, folder)
 
-    ladders = side_by_side(replicate, NUM_REPLICATES)
+    ladders = side_by_side(replicate, num_replicates)
     if not all(ladder.finished for ladder in ladders):
         return None
     values = _values(target, jnp.stack([resampled(ladder) for ladder in ladders]))
-    tree = from_positions(values, target, TemperedParticles("tempered particles", num_moves), observables)
+    tree = from_positions(
+        values, target, TemperedParticles("tempered particles", num_particles, num_moves), observables
+    )
     cost = tree["sample_stats"]["num_gradients"].to_numpy()
     cost[:] = sum(ladder.num_gradients for ladder in ladders) / cost.size
     return tree

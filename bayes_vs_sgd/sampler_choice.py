@@ -19,6 +19,7 @@ from .errors import InputError
 from .estimate import Estimate, with_error
 from .pilot import arrive, steepness, underdamped_step
 from .posterior import Posterior
+from .reference import TemperedParticles
 from .settings import LLC
 
 LINEAR, QUADRATIC = (1.0, 0.5, 0.25), (1.0, 0.5**0.5, 0.5)
@@ -28,6 +29,8 @@ OVERDAMPED = 0.1
 PILOT_SHARE = 0.4
 """Share of the time in which chains come to where the law is."""
 KINDS = {"sgld": SGLD, "rmsprop-sgld": RMSpropSGLD, "adam-sgld": AdamSGLD, "sghmc": SGHMC, "sgnht": SGNHT}
+MOST_TEMPERED = 300
+"""Parameters above which particles are not asked."""
 FLAT, SOFTEST = 1e-5, 1e-30
 """Curvature over the largest below which a direction is flat but for rounding; curvature of a prior that has none."""
 NUM_WARMUP = 500
@@ -61,6 +64,13 @@ def choose(
         return model.exact_sampler, start_of(target, settings)
     if name == "grid":
         return Grid(), {"num_chains": GRID_CHAINS}
+    if name == "smc":
+        if model.num_parameters > MOST_TEMPERED:
+            raise InputError(
+                f"smc has particles that move along their covariance: for at most {MOST_TEMPERED} parameters, not "
+                f"{model.num_parameters}; give --sampler nuts"
+            )
+        return TemperedParticles(), {}
     if name in ("nuts", "mala", "mclmc"):
         made = {"nuts": NUTS(target_acceptance_rate=ACCEPTANCE), "mala": MALA(), "mclmc": AdjustedMCLMC()}[name]
         return made, {"num_warmup": NUM_WARMUP} | start_of(target, settings)

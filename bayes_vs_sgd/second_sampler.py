@@ -1,29 +1,30 @@
-"""The second opinion on a learning coefficient: the model's own exact sampler, or particles that come from the prior."""
+"""The second opinion on a learning coefficient: the model's own exact sampler, or particles from the prior; of particles NUTS."""
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from .dynamics import Dynamics
 from .errors import InputError
 from .estimate import Estimate, from_replicates, with_error
-from .learning_coefficient import LEFT_OUT, read_chains
+from .learning_coefficient import ALONE, LEFT_OUT, read_chains
 from .parallel import rounds, side_by_side
 from .pilot import OBSERVED
 from .posterior import Posterior
 from .results import whole
+from .sampler_choice import MOST_TEMPERED, choose
 from .settings import LLC
 from .simulate import simulate
 from .tempered import REMEMBERED, FromPrior, at_particles, enough_moves, tempered
 
 TEMPERED = "tempered sequential Monte Carlo"
-MOST_TEMPERED = 300
-"""Parameters above which particles are not asked."""
 NUM_CHAINS, MOST_DRAWS = 4, 5000
-"""Of the model's own exact sampler, and draws of each chain if there is time."""
+"""Of chains, and draws of each if there is time."""
 
 
 def needs_second(target: Posterior, settings: LLC) -> bool:
@@ -32,7 +33,30 @@ def needs_second(target: Posterior, settings: LLC) -> bool:
     return not own and settings.sampler != "grid"
 
 
-def by_exact_sampler(
+def second_opinion(
+    target: Posterior,
+    settings: LLC,
+    key: int,
+    baseline: float,
+    folder: Path,
+    quiet: bool,
+    max_seconds: float,
+) -> tuple[str, dict[str, Estimate], list[str]]:
+    """Name of the second sampler, what it says as ``by_tempering`` does, and reasons not to believe it or why it says nothing."""
+    particles = settings.sampler == "smc"
+    if target.model.exact_sampler is not None or particles:
+        other = replace(settings, sampler="exact" if target.model.exact_sampler is not None else "nuts")
+        dynamics, start = choose(target, other, key, 0.0, folder)
+        found = by_chains(dynamics, target, key, baseline, start, folder / "second", quiet, max_seconds)
+        return type(dynamics).__name__, *found
+    if target.model.num_parameters > MOST_TEMPERED:
+        return "", {}, [f"{ALONE}: above {MOST_TEMPERED} parameters no second one is asked"]
+    found = by_tempering(target, key, baseline, folder=folder / "particles", quiet=quiet, max_seconds=max_seconds)
+    return TEMPERED, *found
+
+
+def by_chains(
+    dynamics: Dynamics,
     target: Posterior,
     key: int,
     baseline: float,
@@ -41,12 +65,10 @@ def by_exact_sampler(
     quiet: bool = True,
     max_seconds: float = np.inf,
 ) -> tuple[dict[str, Estimate], list[str]]:
-    """As ``by_tempering``, by a long independent run of the sampler that the model declares."""
-    sampler = target.model.exact_sampler
-    assert sampler is not None
-    name = type(sampler).__name__
+    """As ``by_tempering``, by a long independent run of an unbiased sampler, such as the one that the model declares."""
+    name = type(dynamics).__name__
     tree = simulate(
-        sampler,
+        dynamics,
         target,
         key=key + 1,  # the first sampler may draw its start alike
         num_chains=NUM_CHAINS,

@@ -9,7 +9,20 @@ from .margins import Margins, margins
 
 DYNAMICS = ("sgd", "sgld", "sgd-shuffled", "sgd-momentum", "adam")
 KNOWN_DYNAMICS = (*DYNAMICS, "gradient-descent")
-SAMPLERS = ("auto", "exact", "grid", "nuts", "mala", "mclmc", "sgld", "rmsprop-sgld", "adam-sgld", "sghmc", "sgnht")
+SAMPLERS = (
+    "auto",
+    "exact",
+    "grid",
+    "smc",
+    "nuts",
+    "mala",
+    "mclmc",
+    "sgld",
+    "rmsprop-sgld",
+    "adam-sgld",
+    "sghmc",
+    "sgnht",
+)
 
 
 def check_seconds(max_seconds: float | None) -> None:
@@ -112,8 +125,9 @@ class LLC(Timed):
     """How the learning coefficient is measured. What is not given is chosen."""
 
     sampler: str = "auto"
-    """auto, exact (the model's own), grid (two parameters at most), nuts, mala, mclmc (with Metropolis test); with a bias of
-    their step size: sgld, rmsprop-sgld, adam-sgld, sghmc, sgnht."""
+    """auto, exact (the model's own), grid (two parameters at most), smc (particles tempered from the prior, at most 300
+    parameters), nuts, mala, mclmc (with Metropolis test); with a bias of their step size: sgld, rmsprop-sgld, adam-sgld, sghmc,
+    sgnht."""
     precision: float = 0.02
     """Wanted standard error, relative to the estimate."""
     max_seconds: float = 120.0
@@ -125,10 +139,11 @@ class LLC(Timed):
     baseline: Literal["optimum", "minimum"] | None = None
     """L(w*): the loss at the model's optimum (the default where it names one) or at the empirical minimum."""
     num_chains: int | None = None
-    """Independent chains; of samplers with a step-size bias, at the largest of three step sizes. 8 by default, 2 where there are
-    more than 100,000 parameters, of which a draw takes seconds."""
+    """Independent chains (replicates of particles); of samplers with a step-size bias, at the largest of three step sizes. 8 by
+    default, 2 where there are more than 100,000 parameters, of which a draw takes seconds."""
     num_draws: int = 300
-    """Draws of each chain at first; doubled until the estimate is as precise as wanted. A third of them is left out."""
+    """Draws of each chain (particles, at least four a parameter) at first; doubled until the estimate is as precise as wanted. A
+    third of them is left out (of particles none)."""
     step_size: float | None = None
     """Largest step size of samplers with a bias; found by a pilot run by default."""
     batch_size: int | None = None

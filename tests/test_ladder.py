@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from conftest import MODELS
 from scipy import stats
+from scipy.interpolate import CubicHermiteSpline
 from scipy.special import k0, k1
 from statistical import assert_mean, planted_bug
 
 import bayes_vs_sgd as bvs
-from bayes_vs_sgd.ladder import LEAST_PRECISION, NUM_POINTS, learning_coefficient_and_multiplicity
+from bayes_vs_sgd.ladder import LEAST_PRECISION, NUM_POINTS, EnergyCurve, learning_coefficient_and_multiplicity
 from bayes_vs_sgd.tempered import Ladder
 
 RATE = 1e-6
@@ -97,6 +98,35 @@ def test_cumulants_wbic_and_variances_are_those_of_quadrature(found):
     off = np.mean(seen, axis=0) - 0.5 * np.log(2 * np.pi) - predictive
     # All examples see the same error of the posterior's moments: six standard errors of the worst.
     assert np.abs(off).max() < 6 * np.std(seen, axis=0, ddof=1).max() / np.sqrt(len(seen)) < 4e-3
+
+
+@pytest.mark.exact
+def test_the_mean_energy_is_known_between_the_points_of_a_ladder():
+    """Of a Gaussian, at eight points as stages would have them; a cubic in t itself is off by a third of a nat."""
+    rates, least = np.array([3.0, 40.0, 2000.0]), 700.0
+
+    def energy(t):
+        return least + (rates / 2 / (1 + np.multiply.outer(t, rates))).sum(axis=-1)
+
+    t = np.concatenate([[0.0], np.geomspace(3e-4, 1, 7)])
+    variances = (rates**2 / 2 / (1 + np.multiply.outer(t, rates)) ** 2).sum(axis=-1)
+    exact = least + 0.5 * np.log1p(rates).sum()
+    curve = EnergyCurve(t, energy(t), variances)
+    assert curve.integral() == pytest.approx(exact, abs=0.01)
+    for at in (1e-4, 0.01, 0.5):
+        assert curve(at) - least == pytest.approx(energy(at) - least, rel=0.01)
+    cubic = CubicHermiteSpline(t, energy(t), -variances)
+    assert abs(cubic.integrate(0, 1) - exact) > 0.3
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("slope", [0.0, 1e-9, 2.0])
+def test_an_energy_that_is_linear_in_t_is_integrated_too(slope):
+    """Also one that does not fall at all, whose draws all have it."""
+    t = np.linspace(0, 1, 5)
+    curve = EnergyCurve(t, 5 - slope * t, np.full(5, slope))
+    assert curve.integral() == pytest.approx(5 - slope / 2, abs=1e-3 * max(slope, 1e-6))
+    assert curve(0.3) == pytest.approx(5 - 0.3 * slope, abs=1e-3 * max(slope, 1e-6))
 
 
 @pytest.mark.exact

@@ -10,11 +10,26 @@ from scipy import stats
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd import CORES, pilot, tempered
 from bayes_vs_sgd.claims.programs import quadratic
-from bayes_vs_sgd.curvature import NUM_PRIOR_DRAWS, hessian, hessian_eigenvalues, loss_and_gradient, prior_curvatures
+from bayes_vs_sgd.curvature import (
+    NUM_PRIOR_DRAWS,
+    hessian,
+    hessian_eigenvalues,
+    loss_and_gradient,
+    prior_curvatures,
+    reference_point,
+)
 from bayes_vs_sgd.estimate import with_error
 from bayes_vs_sgd.learning_coefficient import EXTRAPOLATED, LEFT_OUT, Chains, baselines, deeper, summarise
 from bayes_vs_sgd.measure import VAGUE, measure, posterior
-from bayes_vs_sgd.sampler_choice import choose, critical_friction, extrapolate, relaxation_time, softness
+from bayes_vs_sgd.sampler_choice import (
+    choose,
+    critical_friction,
+    extrapolate,
+    preconditioner,
+    relaxation_time,
+    softness,
+    step_at,
+)
 from bayes_vs_sgd.second_sampler import by_tempering
 from bayes_vs_sgd.settings import LLC
 from bayes_vs_sgd.theory.normal_crossings import crossing_moments
@@ -90,6 +105,32 @@ def test_crossings_in_a_file_of_ones_own_are_right_or_not_trusted(formula, power
     second = found.second["value"]
     assert abs(second["value"] - exact) < stats.t.isf(1e-6 / 2, 3) * second["standard_error"]
     assert abs(second["value"] - exact) < VAGUE * exact  # four replicates alone would allow 130 standard errors
+
+
+@pytest.mark.law
+@pytest.mark.slow
+def test_particles_measure_a_crossing_and_trajectories_are_asked(tmp_path, x64, monkeypatch):
+    """A file of a user's own again: the second sampler of particles is NUTS."""
+    monkeypatch.setattr("bayes_vs_sgd.measure.FIRST_SHARE", 0.5)
+    (tmp_path / "own.py").write_text(CROSSING.replace("FORMULA", "a * b * c"))
+    model = bvs.load_model(tmp_path / "own.py")
+    found, tree = measure(model, sampler="smc", precision=0.03, progress=False, max_seconds=300.0)
+    exact = crossing_moments((1, 1, 1), 1000 / np.log(1000)).energy
+    assert found.standard_error < 0.03 * exact
+    assert error_in_units(found, exact) < Z
+    assert found.settings["burn_in"] == 0.0
+    assert tree["posterior"].sizes["chain"] == 8
+    assert found.sampler["num_particles"] == tree["posterior"].sizes["draw"]
+    assert found.second is not None
+    assert found.second["sampler"] == "NUTS"
+    assert not found.trusted or abs(found.second["value"]["value"] - exact) < 0.2 * exact
+
+
+@pytest.mark.smoke
+def test_particles_of_many_parameters_are_refused(load):
+    """Their covariance would have as many rows; the line says what else to take."""
+    with pytest.raises(bvs.InputError, match="for at most 300 parameters, not 420; give --sampler nuts"):
+        bvs.learning_coefficient(load("deep_linear", widths=(10, 20, 10)), sampler="smc", **QUICK)
 
 
 def two_units(n=300, noise=0.3):
@@ -188,7 +229,7 @@ def test_samplers_that_part_are_not_trusted(load, x64, monkeypatch):
 
     def planted(value, error):
         said = {"value": with_error(value, error), "log_squared_norm": with_error(0.0, 100.0)}
-        monkeypatch.setattr("bayes_vs_sgd.measure.by_exact_sampler", lambda *_, **__: (said, []))
+        monkeypatch.setattr("bayes_vs_sgd.measure.second_opinion", lambda *_, **__: ("LinearNetworkGibbs", said, []))
         return bvs.learning_coefficient(model, sampler="nuts", num_draws=400, **QUICK)
 
     assert not any("LinearNetworkGibbs gives" in doubt for doubt in planted(exact, 0.01 * exact).warnings)
@@ -242,14 +283,15 @@ def test_step_sizes_are_extrapolated_to_zero(load, x64, sampler):
 
 @pytest.mark.law
 @pytest.mark.slow
-def test_a_deep_network_is_measured_from_a_saddle(load, x64, monkeypatch):
+@pytest.mark.parametrize("sampler", ["sghmc", "rmsprop-sgld"])
+def test_a_deep_network_is_measured_from_a_saddle(load, x64, monkeypatch, sampler):
     """The Hessian vanishes at the optimum, and the law is thousands of times as sharp."""
     model = load("deep_linear", widths=(4, 4, 4, 2), spectrum=(), noise_free=True, noise=0.1, unseen_inputs=0)
     target = bvs.Posterior(model, 1.0)
     exact, _ = measure(target, num_draws=2000, progress=False, max_seconds=20.0)
 
     def distance(**settings):
-        found, _ = measure(target, sampler="sghmc", second=False, num_draws=400, progress=False, **settings)
+        found, _ = measure(target, sampler=sampler, second=False, num_draws=400, progress=False, **settings)
         budget = [found.error_budget[name] or 0.0 for name in ("discretisation", "transient")]
         error = np.hypot(found.standard_error, exact.standard_error)
         return max(abs(found.value - exact.value) - sum(budget), 0.0) / error, found
@@ -304,6 +346,21 @@ def test_relaxation_time_is_that_of_the_damped_oscillator(friction, curvature):
     found = relaxation_time({"friction": friction}, curvature)
     assert found == pytest.approx(1 / rates.min(), rel=1e-7)  # a double root is known to the square root of rounding
     assert relaxation_time({}, curvature) == 1 / curvature
+    assert relaxation_time({}, curvature, 3.0) == 3 / curvature
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("beta", [0.2, 3.0])
+def test_a_preconditioner_divides_the_steepest_direction_by_the_spread_of_its_gradient(load, x64, beta):
+    """On regression: of k (theta - theta*) where theta has precision n beta k + 1/s^2, s being 1000."""
+    target = bvs.Posterior(load("linear_regression", num_examples=200, prior_scale=1000.0), beta)
+    sharpness = float(hessian_eigenvalues(target.model, reference_point(target.model).position)[-1])
+    precision = float(target.scale) * sharpness + 1e-6
+    found = preconditioner(target, 0.01, precision)
+    assert found == pytest.approx(0.01 + sharpness / np.sqrt(precision), rel=1e-6)
+    assert step_at("rmsprop-sgld", target, precision) / found * precision == pytest.approx(0.1)
+    assert step_at("sgld", target, precision) * precision == pytest.approx(0.1)
+    assert step_at("sghmc", target, precision) ** 2 * precision == pytest.approx(0.5)
 
 
 @pytest.mark.exact
