@@ -1,6 +1,7 @@
 """Log evidence by tempered SMC against closed forms and one-dimensional quadrature; wrong settings are seen."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from scipy import stats
 
 import bayes_vs_sgd as bvs
 from bayes_vs_sgd import tempered
+from bayes_vs_sgd.estimate import with_error
+from bayes_vs_sgd.report.estimates import asymptotic_form
 from bayes_vs_sgd.theory.evidence import regression_log_evidence, two_layer_log_evidence
 
 RATE = 1e-6
@@ -249,3 +252,19 @@ def test_regression_is_the_marginal_of_the_labels():
 def test_settings_that_cannot_be_are_refused(load, settings, message):
     with pytest.raises(bvs.InputError, match=message):
         bvs.free_energy(load("product"), **settings)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize(
+    ("evidence", "said"),
+    [
+        (-103.0, "-104, 1 nats below: a constant of order 1 is left out"),
+        (-106.5, "-104, 2.5 nats above: they part, as what it adds to n beta L* is 4 and a constant is left out"),
+    ],
+)
+def test_the_asymptotic_form_is_told_apart_where_it_is_no_approximation(evidence, said):
+    """N L* = 100, and 4 for the logarithms: half of these and one nat are its own to be off by."""
+    found = SimpleNamespace(
+        asymptotic_log_evidence=-104.0, log_evidence=with_error(evidence, 0.1), baseline={"value": 0.5}
+    )
+    assert asymptotic_form(found, 200.0) == said

@@ -12,6 +12,9 @@ from ..learning_coefficient import LearningCoefficient
 from ..model import Model
 from ..posterior import Posterior
 
+PARTED = 0.5
+"""Share of lambda log(n beta) - (m - 1) log log(n beta) by which the asymptotic log evidence, whose error is O(1), may be off."""
+
 
 def llc_rows(found: LearningCoefficient, target: Posterior) -> list[tuple[str, str]]:
     """The estimate, its errors and what says whether to believe it."""
@@ -80,6 +83,19 @@ def rows_table(rows: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
+def asymptotic_form(found: FreeEnergy, precision: float) -> str:
+    """The asymptotic log evidence, how far it is from the answer, and whether that is much for what it leaves out."""
+    value = found.asymptotic_log_evidence
+    assert value is not None
+    gap = value - found.log_evidence.value
+    added = abs(value + precision * found.baseline["value"])  # lambda log N - (m - 1) log log N
+    side = "above" if gap > 0 else "below"
+    said = f"{value:.5g}, {abs(gap):.2g} nats {side}: "
+    if abs(gap) > max(PARTED * added, 1.0):
+        return said + f"they part, as what it adds to n beta L* is {added:.2g} and a constant is left out"
+    return said + "a constant of order 1 is left out"
+
+
 def free_energy_rows(found: FreeEnergy, model: Model) -> list[tuple[str, str]]:
     """Every estimate with its 95 % interval, and what says whether to believe it."""
     settings, truth = found.settings, model.truth
@@ -95,7 +111,7 @@ def free_energy_rows(found: FreeEnergy, model: Model) -> list[tuple[str, str]]:
     rows.append(("with k moves", f"{from_replicates(found.replicates['moves'])} (k = {settings['num_moves']})"))
     rows.append(("thermodynamic integration", line(found.thermodynamic_integration)))
     if found.asymptotic_log_evidence is not None:
-        rows.append(("asymptotic form", f"{found.asymptotic_log_evidence:.5g}, known up to a constant of order 1"))
+        rows.append(("asymptotic form", asymptotic_form(found, beta * n)))
     rows.append(
         (
             "WBIC, of -log evidence",
