@@ -53,13 +53,17 @@ def hessian_eigenvalues(
     if vector.size <= dense:
         return jnp.linalg.eigvalsh(scale[:, None] * hessian(model, position) * scale)
     gradient = jax.grad(lambda v: model.loss(unravel(v)))
-    lanczos = decomp.tridiag_sym(min(num_lanczos, vector.size), materialize=False)
-    start = jax.random.normal(jax.random.key(0), vector.shape)
 
     def product(v):
         return scale * jax.jvp(gradient, (vector,), (scale * v,))[1]
 
-    return ritz_values(*lanczos(product, start).J_small)
+    return lanczos_values(product, vector.size, num_lanczos)
+
+
+def lanczos_values(product: Callable[[Array], Array], size: int, num_lanczos: int = LANCZOS) -> Float[Array, " k"]:
+    """Ritz values, ascending, of a symmetric matrix that is known by its products, from a random start (matfree)."""
+    lanczos = decomp.tridiag_sym(min(num_lanczos, size), materialize=False)
+    return ritz_values(*lanczos(product, jax.random.normal(jax.random.key(0), (size,))).J_small)
 
 
 def ritz_values(diagonal: Float[Array, " k"], beside: Float[Array, " j"]) -> Float[Array, " k"]:

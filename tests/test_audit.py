@@ -259,6 +259,23 @@ def test_products_with_random_signs_estimate_the_same(monkeypatch, x64):
 
 
 @pytest.mark.exact
+def test_beyond_matrices_the_ends_of_the_noises_spectrum_are_lanczos_own(monkeypatch, x64):
+    """In eight products all of eight; of as few examples as parameters one direction at least has no noise."""
+    rng = np.random.default_rng(0)
+    for number, ratio in ((64, None), (8, "infinite")):
+        model = regression(rng.normal(size=(number, 8)), rng.normal(size=number))
+        target, position, root = bvs.Posterior(model), {"w": jnp.ones(8)}, np.linspace(1, 2, 8)
+        exact = local(target, bvs.Minibatch(batch_size=2), position, root**2)
+        monkeypatch.setattr("bayes_vs_sgd.assumptions.local.DENSE", 0)
+        found = local(target, bvs.Minibatch(batch_size=2), position, root**2)
+        monkeypatch.undo()
+        assert found.noise_ends[1] == pytest.approx(exact.noise_ends[1], rel=1e-6)
+        assert found.noise_ends[0] == pytest.approx(exact.noise_ends[0] if ratio is None else 0.0, rel=1e-4, abs=1e-9)
+        said = ratio or f"at least {exact.noise_ends[1] / exact.noise_ends[0]:.3g}"
+        assert f"condition number {said})" in isotropy(found).note
+
+
+@pytest.mark.exact
 def test_products_are_those_of_the_matrices(x64):
     rng = np.random.default_rng(0)
     model = regression(rng.normal(size=(16, 3)), rng.normal(size=16))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..curvature import LANCZOS
 from .assumption import Assumption, measured, undefined
 from .local import Local
 from .noise import NO_VARIANCE
@@ -56,8 +57,12 @@ def commutator_by_chance(place: Local) -> float:
 
 
 def spread_in_words(place: Local) -> str:
-    """Extreme eigenvalues of C that are not zero, and their ratio; nothing beyond 2,000 parameters."""
+    """Extreme eigenvalues of C that are not zero, and their ratio; beyond 2,000 parameters what Lanczos sees of them."""
     values = place.noise_values()
+    if place.noise is None:
+        low, high = place.noise_ends
+        said = f"; eigenvalues of C by {LANCZOS} Lanczos products from {low:.3g} to {high:.3g}"
+        return said + (f" (condition number at least {high / low:.3g})" if low > 0 else " (condition number infinite)")
     if not len(values):
         return ""
     low, high = values[0], values[-1]
