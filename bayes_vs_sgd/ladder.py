@@ -38,10 +38,9 @@ class EnergyCurve:
     def __init__(self, points: np.ndarray, energies: np.ndarray, variances: np.ndarray):
         self.points = points
         self.least = energies[-1] - variances[-1]
-        if variances[0] > 0:
-            self.shift = (energies[0] - self.least) / variances[0]
-        else:  # all draws of the base law have one energy
-            self.shift = FAR
+        fall = energies[0] - self.least
+        # It does not fall at all, or less than its errors, where the draws of the base law have one energy.
+        self.shift = min(fall / variances[0], FAR) if fall > 0 and variances[0] > 0 else FAR
         beyond = points + self.shift
         values = (energies - self.least) * beyond
         self.spline = CubicHermiteSpline(np.log(beyond), values, values - beyond**2 * variances)

@@ -127,6 +127,9 @@ def test_an_energy_that_is_linear_in_t_is_integrated_too(slope):
     curve = EnergyCurve(t, 5 - slope * t, np.full(5, slope))
     assert curve.integral() == pytest.approx(5 - slope / 2, abs=1e-3 * max(slope, 1e-6))
     assert curve(0.3) == pytest.approx(5 - 0.3 * slope, abs=1e-3 * max(slope, 1e-6))
+    for first in (-slope - 1e-3, slope * 1e-12):  # errors of a mean, and of a variance
+        energies, variances = np.append(5 + first, 5 - slope * t[1:]), np.append(slope * 1e-9, np.full(4, slope))
+        assert EnergyCurve(t, energies, variances).integral() == pytest.approx(5 - slope / 2, abs=0.02 + slope / 8)
 
 
 @pytest.mark.exact
