@@ -8,6 +8,9 @@ With N = n beta and U(N) = N E_N[L - L*], the free energy F(N) has dF/dlog N = U
 the fit is made on the upper half of the ladder, in log N, and on its upper quarter, and their difference is an error.
 """
 
+import math
+from typing import Any
+
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline
 
@@ -25,33 +28,43 @@ class EnergyCurve:
     r"""Mean energy along a ladder, :math:`f(t) = E_t[E]`, between its points, by its values and slopes :math:`f' = -Var_t[E]`.
 
     From the base law on it falls about as :math:`E_* + \lambda / (t + c)`, which no polynomial in t does: what is interpolated,
-    by cubic Hermite polynomials, is :math:`g = (f - E_*)(t + c)` in :math:`u = \log(t + c)`, of slope
+    by cubic Hermite polynomials, is :math:`g = (f - E_*)(t + c)` in :math:`u = \log(1 + t/c)`, of slope
     :math:`dg/du = (t + c)(f - E_* - (t + c) Var_t[E])`. The ends give E_* = f(1) - Var_1[E] and c = (f(0) - E_*) / Var_0[E], so
-    that the slope is 0 at t = 0. An energy that is linear in t has a large c, and a u as linear.
+    that the slope is 0 at t = 0. Where the energy does not fall, or by less than its errors, c is large, and u linear.
 
     Parameters
     ----------
     points, energies, variances
-        t from 0 to 1, and mean and variance of E there.
+        t from 0 to 1, and mean and variance of E there; where one is not finite, nor is what is asked.
     """
 
     def __init__(self, points: np.ndarray, energies: np.ndarray, variances: np.ndarray):
-        self.points = points
-        self.least = energies[-1] - variances[-1]
+        points, first = np.unique(points, return_index=True)
+        energies, variances = energies[first], variances[first]
+        self.points, self.least = points, energies[-1] - variances[-1]
         fall = energies[0] - self.least
-        # It does not fall at all, or less than its errors, where the draws of the base law have one energy.
         self.shift = min(fall / variances[0], FAR) if fall > 0 and variances[0] > 0 else FAR
         beyond = points + self.shift
         values = (energies - self.least) * beyond
-        self.spline = CubicHermiteSpline(np.log(beyond), values, values - beyond**2 * variances)
+        slopes = values - beyond**2 * variances
+        known = len(points) > 1 and np.isfinite([values, slopes]).all()
+        self.spline = CubicHermiteSpline(self.log(points), values, slopes) if known else None
+
+    def log(self, t: Any) -> Any:
+        """Return u."""
+        return np.log1p(t / self.shift)
 
     def __call__(self, t: float) -> float:
         """Interpolate the mean energy at t."""
-        return self.least + float(self.spline(np.log(t + self.shift))) / (t + self.shift)
+        if self.spline is None:
+            return math.nan
+        return self.least + float(self.spline(self.log(t))) / (t + self.shift)
 
     def integral(self) -> float:
         """Integral of the mean energy over all t."""
-        above = self.spline.integrate(*np.log(self.points[[0, -1]] + self.shift))
+        if self.spline is None:
+            return math.nan
+        above = self.spline.integrate(*self.log(self.points[[0, -1]]))
         return float(above + self.least * (self.points[-1] - self.points[0]))
 
 

@@ -1,14 +1,16 @@
 r"""Learning coefficient measured without tuning: sampler, step size, burn-in and length are chosen, and errors budgeted.
 
 Chains run from prior draws (from around the centre, where there is a pull; from the optimum, where the sampler has a step-size
-bias and there is one) and are made twice as long until the standard error is as small as wanted; a third of each is left out. A
-sampler whose law is off by its step size runs at three step sizes at once, the smaller ones with more chains, from where a pilot
-run has come to (``pilot.py``): the estimate is the value at zero of a line through them, and a parabola through them says how far
-off that may be. Where the sampler is not the model's own exact one, that one, or particles that come from the prior by tempering,
-must give the same value and the same scale of the weights (``second_sampler.py``).
+bias and there is one) and are made twice as long until the standard error is as small as wanted; a third of each is left out. Of
+particles there are twice as many, and all count. A sampler whose law is off by its step size runs at three step sizes at once,
+the smaller ones with more chains, from where a pilot run has come to (``pilot.py``): the estimate is the value at zero of a line
+through them, and a parabola through them says how far off that may be. Where the sampler is not the model's own exact one, that
+one, or particles that come from the prior by tempering (of these NUTS), must give the same value and the same scale of the
+weights (``second_sampler.py``).
 """
 
 import contextlib
+import json
 import math
 import sys
 import tempfile
@@ -39,7 +41,7 @@ from .learning_coefficient import (
 from .model import Model
 from .pilot import OBSERVED, steepest_reached
 from .posterior import Posterior
-from .reference import TemperedParticles, by_particles, of_particles
+from .reference import MEMORY, TemperedParticles, by_particles, of_particles
 from .results import whole
 from .sampler_choice import (
     LINEAR,
@@ -54,6 +56,7 @@ from .sampler_choice import (
 from .second_sampler import needs_second, second_opinion
 from .settings import LLC, SAMPLERS
 from .simulate import simulate
+from .tempered import REMEMBERED
 
 FEWEST = 20
 """Draws of a chain."""
@@ -206,22 +209,31 @@ def _place(folder: str | Path | None) -> Iterator[Path]:
 def _until_precise(job: Job, baseline: float) -> tuple[xr.DataTree, tuple]:
     """Run, and double the draws until the estimate is as precise as wanted or the time is up."""
     dynamics, more = choose(job.target, job.settings, job.key, job.seconds_left, job.folder)
-    num_draws, name, halvings = job.settings.num_draws, "draws", 0
+    num_draws, name, halvings, again, kept = job.settings.num_draws, "draws", 0, 1, None
+    if isinstance(dynamics, TemperedParticles):  # which begin anew, twice as many
+        num_draws, again = max(num_draws, PARTICLES_EACH * job.target.model.num_parameters), 3
     while True:
         before = time.monotonic()
-        tree = _run(job, job.target, dynamics, num_draws, name, **more)
+        try:
+            tree = _run(job, job.target, dynamics, num_draws, name, **more)
+        except InputError:
+            if kept is None:
+                raise
+            break  # there was no time for twice as many particles
         if _too_coarse(tree, job) and halvings < MOST_HALVINGS:
             halvings += 1
             dynamics, more = choose(job.target, job.settings, job.key, job.seconds_left, job.folder, 0.5**halvings)
             name = f"draws-{halvings}"
             continue
         found = _estimate(job, tree, job.target, baseline)
+        kept = tree, found
         _, (value, error), left, doubts = found
-        reached = error <= job.settings.precision * abs(value) and (left or 0) <= job.settings.precision * abs(value)
-        late = tree.attrs["stopped"] == "max_seconds" or job.seconds_left < time.monotonic() - before
+        reached = max(error, left or 0.0) <= job.settings.precision * abs(value)
+        late = tree.attrs["stopped"] == "max_seconds" or job.seconds_left < again * (time.monotonic() - before)
         if (reached and not doubts) or late:
             break
         num_draws *= 2
+    _, (value, error), left, doubts = kept[1]
     if error > job.settings.precision * abs(value):
         doubts.append(
             f"the standard error is {error / abs(value):.1%} after {job.settings.max_seconds:g} s, not the wanted "
@@ -229,7 +241,7 @@ def _until_precise(job: Job, baseline: float) -> tuple[xr.DataTree, tuple]:
         )
     if left is not None and left > job.settings.precision * abs(value):
         doubts.append(f"the step size may still shift the value by {left:.2g}: give a smaller --step-size")
-    return tree, found
+    return kept
 
 
 def _too_coarse(tree: xr.DataTree, job: Job) -> bool:
@@ -272,7 +284,7 @@ def _run_particles(job: Job, target: Posterior, num_particles: int) -> xr.DataTr
     tree = by_particles(target, job.key, OBSERVED, job.folder / "tempering", say, seconds, number, count)
     if tree is None:
         raise InputError(
-            f"particles do not come to the posterior within {job.settings.max_seconds:g} s: give --max-seconds, or --sampler nuts"
+            f"particles do not reach the posterior within {job.settings.max_seconds:g} s: give --max-seconds, or --sampler nuts"
         )
     return tree
 
@@ -283,7 +295,9 @@ def _estimate(
     """Chains, the estimate with its error, what is left of the step size's bias, and doubts."""
     chains = read_chains(tree, target, baseline, left_out(tree))
     if chains.step_sizes is None:
-        return chains, chains.estimate, 0.0, chains.doubts()
+        memory = tree.attrs.get(MEMORY, 0.0)
+        forgotten = [] if memory <= REMEMBERED else [f"particles still remember {memory:.2f} of the likelihood"]
+        return chains, chains.estimate, 0.0, chains.doubts() + forgotten
     rungs, values, errors, doubts = np.unique(chains.step_sizes), [], [], []
     for step in rungs:
         part = chains.rung(step)
@@ -299,7 +313,8 @@ def _estimate(
     damping = float(np.max(made.get("damping", 0.0)))
     slowed = preconditioner(target, damping, steepest_reached(tree, target)) if damping else 1.0
     time_scale = relaxation_time(made, job.softness + float(target.localization), slowed)
-    slowest = replace(slowest, relaxations=float(rungs[0]) * int(tree.attrs["num_steps"]) / time_scale)
+    num_steps = int(tree.attrs["num_steps"]) - json.loads(tree.attrs["manifest"])["settings"]["num_warmup"]
+    slowest = replace(slowest, relaxations=float(rungs[0]) * num_steps / time_scale)
     doubts += slowest.too_short()
     return slowest, (estimate.value, estimate.standard_error), left, doubts
 

@@ -19,11 +19,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
-from . import CORES
 from .diagnostics import quality
 from .dynamics import NUTS, Grid
 from .given import Given, from_positions
-from .parallel import side_by_side
+from .parallel import rounds, side_by_side
 from .posterior import Posterior
 from .results import whole
 from .simulate import simulate
@@ -37,6 +36,8 @@ NUM_WARMUP = 200
 MOST_NUMBERS = 10**8
 """Recorded of all positions."""
 NUM_REPLICATES, NUM_PARTICLES, TARGET_ESS = 8, 1000, 0.5
+MEMORY = "memory"
+"""Attribute of a tree of particles: how much of the likelihood a stage's moves remember, at most."""
 MOST_PARAMETERS = 250
 """Of a model that particles are tried on: their covariance is one of ``NUM_PARTICLES`` draws."""
 
@@ -130,7 +131,7 @@ def by_particles(
     """Draws of the posterior by tempered particles, a replicate a chain; None where they do not arrive there in time."""
     path = FromPrior(target)
     keys = jax.random.split(jax.random.key(key), num_replicates)
-    each = max_seconds * CORES / num_replicates
+    each = max_seconds / rounds(num_replicates)
     num_moves = enough_moves(path, num_particles, TARGET_ESS, keys[0], folder, say, each)
     if not num_moves:
         say(f"tempered particles would take longer than {max_seconds:.0f} s")
@@ -149,6 +150,7 @@ def by_particles(
     )
     cost = tree["sample_stats"]["num_gradients"].to_numpy()
     cost[:] = sum(ladder.num_gradients for ladder in ladders) / cost.size
+    tree.attrs[MEMORY] = max(float(ladder.memory.max()) for ladder in ladders)
     return tree
 
 

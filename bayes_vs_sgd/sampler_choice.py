@@ -98,15 +98,18 @@ def step_at(name: str, target: Posterior, curvature: float) -> float:
         return underdamped_step(curvature)
     if name == "sgld":
         return OVERDAMPED / curvature
-    return OVERDAMPED / curvature * preconditioner(target, float(KINDS[name]().damping), curvature)
+    damping, alone = float(KINDS[name]().damping), steepness(target, 0.0)
+    # Where the loss does not curve a preconditioner divides by its damping alone.
+    return OVERDAMPED / max(curvature / preconditioner(target, damping, curvature), alone / damping)
 
 
 def preconditioner(target: Posterior, damping: float, curvature: float) -> float:
     """What a preconditioner divides the steepest direction by: damping and the spread of the gradient of L.
 
-    Where -log p has this curvature, that of L being k, the spread at temperature 1/(n beta) is sqrt(k / (n beta)).
+    Where -log p has curvature h and L has k, that is k / sqrt(h).
     """
-    return damping + math.sqrt(max(curvature - steepness(target, 0.0), 0.0)) / float(target.scale)
+    loss = max(curvature - steepness(target, 0.0), 0.0) / float(target.scale)
+    return damping + loss / math.sqrt(curvature)
 
 
 def extrapolate(steps: np.ndarray, values: np.ndarray, errors: np.ndarray) -> tuple[Estimate, float | None]:

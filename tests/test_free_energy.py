@@ -258,8 +258,9 @@ def test_settings_that_cannot_be_are_refused(load, settings, message):
 @pytest.mark.parametrize(
     ("evidence", "said"),
     [
-        (-103.0, "-104, 1 nats below: a constant of order 1 is left out"),
-        (-106.5, "-104, 2.5 nats above: they part, as what it adds to n beta L* is 4 and a constant is left out"),
+        (-103.0, "-104, 1 nats below: a constant that does not grow with n is left out"),
+        (-106.5, "-104, 2.5 nats above: they part, as what it adds to n beta L* is 4"),
+        (np.nan, "-104, nan nats below: they part, as what it adds to n beta L* is 4"),
     ],
 )
 def test_the_asymptotic_form_is_told_apart_where_it_is_no_approximation(evidence, said):

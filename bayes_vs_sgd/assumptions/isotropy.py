@@ -1,10 +1,11 @@
 """Whether the noise at a position is isotropic, and whether it commutes with the Hessian: no currents need no more."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..curvature import LANCZOS
 from .assumption import Assumption, measured, undefined
-from .local import Local
+from .local import ROUNDING, Local
 from .noise import NO_VARIANCE
 
 ISOTROPY, COMMUTATION = 0.2, 0.1
@@ -58,11 +59,13 @@ def commutator_by_chance(place: Local) -> float:
 
 def spread_in_words(place: Local) -> str:
     """Extreme eigenvalues of C that are not zero, and their ratio; beyond 2,000 parameters what Lanczos sees of them."""
-    values = place.noise_values()
-    if place.noise is None:
+    if place.noise_ends is not None:
         low, high = place.noise_ends
-        said = f"; eigenvalues of C by {LANCZOS} Lanczos products from {low:.3g} to {high:.3g}"
-        return said + (f" (condition number at least {high / low:.3g})" if low > 0 else " (condition number infinite)")
+        seen = max(ROUNDING, place.probes.shape[1] * float(jnp.finfo(jnp.zeros(()).dtype).eps)) * high
+        condition = "infinite" if low == 0 else f"at least {high / max(low, seen):.3g}"
+        said = f"; eigenvalues of C by {LANCZOS} Lanczos products from {max(low, 0.0):.3g} to {high:.3g}"
+        return said + f" (condition number {condition})" if high > 0 else ""
+    values = place.noise_values()
     if not len(values):
         return ""
     low, high = values[0], values[-1]

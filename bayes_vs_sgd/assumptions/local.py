@@ -59,8 +59,8 @@ class Local:
     hessian: np.ndarray | None
     noise: np.ndarray | None
     sharpness: tuple[float, float]
-    noise_ends: tuple[float, float]
-    """Least and largest eigenvalue of C; beyond 2,000 parameters bounds of them from within, by Lanczos."""
+    noise_ends: tuple[float, float] | None = None
+    """Least and largest eigenvalue of C that Lanczos sees; None up to 2,000 parameters."""
     num_draws: int | None = None
     """Gradients that the noise is known from; None where it is known from all examples."""
 
@@ -119,8 +119,7 @@ def local(
         h, c = z @ sharp, z @ noise
         largest = float(np.linalg.eigvalsh(sharp)[-1])
         number = num_draws(target) if batch is None else None
-        ends = np.linalg.eigvalsh(noise)[[0, -1]] if np.all(np.isfinite(noise)) else (np.nan, np.nan)
-        return Local(z, h, c, (c @ sharp, h @ noise), sharp, noise, (largest, largest), (ends[0], ends[1]), number)
+        return Local(z, h, c, (c @ sharp, h @ noise), sharp, noise, (largest, largest), None, number)
     if batch is None:
         raise InputError(f"noise of {gradient.name}: its covariance needs at most {DENSE:,} parameters")
     rng = np.random.default_rng(seed)
@@ -132,8 +131,8 @@ def local(
 
     h, c = products(hessian_product, z), products(noise_product, z) / batch
     commutators = products(hessian_product, c), products(noise_product, h) / batch
-    found = np.asarray(noise_values(target, position, jnp.asarray(root, float)), float) / batch
-    ends = (0.0 if target.model.num_examples <= size else max(found[0], 0.0), found[-1])
+    found = np.asarray(noise_ritz_values(target, position, jnp.asarray(root, float)), float) / batch
+    ends = (0.0 if target.model.num_examples <= size else found[0], found[-1])
     return Local(z, h, c, commutators, None, None, _sharpness(target, position, root), ends)
 
 
@@ -168,6 +167,6 @@ def noise_product(target: Posterior, position: Position, vector: Float[Array, " 
 
 
 @eqx.filter_jit
-def noise_values(target: Posterior, position: Position, root: Float[Array, " d"]) -> Float[Array, " k"]:
+def noise_ritz_values(target: Posterior, position: Position, root: Float[Array, " d"]) -> Float[Array, " k"]:
     """Ritz values of P^(1/2) C P^(1/2), ascending, P^(1/2) = diag(root)."""
     return lanczos_values(lambda v: root * noise_product(target, position, root * v), root.size)

@@ -110,6 +110,8 @@ def interventions(study: Study, dynamics: Optimizer, plain: Comparison, deadline
         if own is not None:
             study.scale = own
             if "stationarity" in chosen:
+                if time.monotonic() + 2 * study.rest_seconds > deadline:  # for another posterior
+                    raise OutOfTime
                 walk = replace(walk, initial=posterior_start(study, study.reference(own, plain.dynamics)))
         return walk
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from ..dynamics import Dynamics, FullBatch, GaussianNoise, Gradient, IsotropicNoise, Minibatch, Optimizer, StableNoise
-from ..dynamics.noise import noise_batch
+from ..dynamics.noise import batch_size_of, noise_batch
 from ..dynamics.rotated_noise import RotatedNoise, mean_square
 from ..dynamics.white_noise import WhiteNoise
 from ..model import Model
@@ -130,7 +130,12 @@ def isotropic_scale(study: Study, dynamics: Dynamics) -> float | None:
     """
     if not isinstance(dynamics, Optimizer) or dynamics.rule != "sgd":
         return None
-    target, place = study.target(study.scale), study.minimum.position
-    square = float(mean_square(dynamics.gradient, target, place, jax.random.key(study.seed)))
+    turned = dynamics.gradient.gradient if isinstance(dynamics.gradient, RotatedNoise) else dynamics.gradient
+    batch = batch_size_of(turned, study.model.num_examples)
+    if batch is None:
+        target, place = study.target(study.scale), study.minimum.position
+        square = float(mean_square(turned, target, place, jax.random.key(study.seed)))
+    else:  # of batches there is none where all examples are fitted, but for rounding
+        square = 0.0 if study.theory is None else study.noise.trace / batch
     temperature = float(dynamics.step_time) * square / (2 * study.model.num_parameters * (1 - dynamics.momentum))
     return float(f"{1 / temperature:.4g}") if temperature > 0 else None

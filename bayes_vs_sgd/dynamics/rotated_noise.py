@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from ..model import Model, Position
 from ..posterior import Posterior
-from .gradients import Gradient
+from .gradients import Gradient, first_draw
 
 
 class RotatedNoise(Gradient):
@@ -18,7 +18,8 @@ class RotatedNoise(Gradient):
     .. math:: g' = \nabla L + |\nu|\, u, \qquad \mathrm{Cov}\, g' = \frac{\mathrm{tr}\, \mathrm{Cov}\, g}{d}\, I
 
     at every position. Where ``IsotropicNoise`` keeps the trace of a minibatch's noise alone, this keeps all of the law of its
-    size, of any gradient, and takes one more full batch, not a pass over single examples.
+    size, of any gradient whose mean is the full batch's, and takes one more full batch, not a pass over single examples. Noises
+    of an epoch, which cancel, no longer do: they are independent too.
 
     Parameters
     ----------
@@ -62,8 +63,6 @@ def mean_square(gradient: Gradient, target: Posterior, position: Position, key: 
     mean = target.flat(jax.grad(target.model.loss)(position))
 
     def square(key: Array) -> Array:
-        key_state, key = jax.random.split(key)
-        state = gradient.init(target.model.num_examples, key_state)
-        return jnp.sum((target.flat(gradient.estimate(target, key, state, position)[0]) - mean) ** 2)
+        return jnp.sum((first_draw(gradient, target, key, position) - mean) ** 2)
 
     return jnp.mean(jax.lax.map(square, jax.random.split(key, num_draws), batch_size=256))

@@ -91,9 +91,9 @@ def asymptotic_form(found: FreeEnergy, precision: float) -> str:
     added = abs(value + precision * found.baseline["value"])  # lambda log N - (m - 1) log log N
     side = "above" if gap > 0 else "below"
     said = f"{value:.5g}, {abs(gap):.2g} nats {side}: "
-    if abs(gap) > max(PARTED * added, 1.0):
-        return said + f"they part, as what it adds to n beta L* is {added:.2g} and a constant is left out"
-    return said + "a constant of order 1 is left out"
+    if not abs(gap) <= max(PARTED * added, 1.0):
+        return said + f"they part, as what it adds to n beta L* is {added:.2g}"
+    return said + "a constant that does not grow with n is left out"
 
 
 def free_energy_rows(found: FreeEnergy, model: Model) -> list[tuple[str, str]]:
