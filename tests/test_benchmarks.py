@@ -17,6 +17,9 @@ def numbers(name):
     return json.loads((ROOT / name).read_text())
 
 
+STOCHASTIC = ("sgld", "rmsprop-sgld", "adam-sgld", "sghmc", "sghmc/500", "sgnht")
+
+
 @pytest.fixture(scope="module")
 def networks():
     return numbers("analyses/llc_benchmark.json")
@@ -78,29 +81,39 @@ def test_gibbs_has_the_closed_form_of_networks_with_one_output(networks, benchma
 
 @pytest.mark.exact
 def test_a_stochastic_gradient_sampler_alone_is_near_or_says_that_it_is_not(networks, benchmark):
-    """On twenty networks a class: at 1K within 5 % (median) by three; at 10K within the printed budget.
+    """On twenty networks a class: at 1K within 5 % (median) by every one in twenty seconds; at 10K within the printed budget.
 
-    Some budgets are no more than the bounds of lambda; those that are more hold on their own.
+    Most budgets are no more than the bounds of lambda; those that are more hold on their own.
     """
-    made = {
-        size: [e for e in networks.values() if e["size"] == size and "sghmc" in e["runs"]] for size in ("1K", "10K")
-    }
-    assert [len(entries) for entries in made.values()] == [20, 20]
-    for sampler in ("sghmc", "sgnht", "sgld"):
-        assert np.median(relative_errors(benchmark, made["1K"], sampler)) < 0.05
-    for size, fewest in (("1K", 16), ("10K", 12)):
+    small, large = ([e for e in networks.values() if e["size"] == size] for size in ("1K", "10K"))
+    for sampler in STOCHASTIC:
+        entries = [e for e in small if sampler in e["runs"]]
+        assert len(entries) == 20
+        assert np.median([e["runs"][sampler]["seconds"] for e in entries]) < 25, sampler
+        assert np.median(relative_errors(benchmark, entries, sampler)) < 0.05, sampler
+    large = [e for e in large if "sgnht" in e["runs"]]
+    assert len(large) == 20
+    assert np.median(relative_errors(benchmark, large, "sgnht")) < 0.1
+    for entries, sampler, fewest in (
+        (small, "sghmc", 20),
+        (small, "sgnht", 16),
+        (large, "sgnht", 2),
+        (small, "sghmc/500", 4),
+    ):
+        made = [e for e in entries if sampler in e["runs"]]
         told, all_told = (
-            np.concatenate([benchmark.covered(e, "sghmc", bounds) for e in made[size]]) for bounds in (False, True)
+            np.concatenate([benchmark.covered(e, sampler, bounds) for e in made]) for bounds in (False, True)
         )
         assert len(told) >= fewest
         assert told.mean() > 0.9
-        assert all_told.sum() > 0.9 * len(made[size])
+        assert all_told.mean() > 0.9
+        assert len(all_told) == 20
 
 
 @pytest.mark.exact
 def test_every_sampler_is_tried_and_what_settles_is_right(networks, benchmark):
     """On twenty networks of a thousand weights each."""
-    names = {"sgld", "sghmc", "sghmc/500", "sgnht", "rmsprop-sgld", "adam-sgld", "nuts", "mala", "mclmc"}
+    names = {*STOCHASTIC, "nuts", "mala", "mclmc"}
     small = [e for e in networks.values() if e["size"] == "1K"]
     assert set().union(*(e["runs"] for e in small)) == names | {"gibbs"}
     settled = []
