@@ -91,13 +91,12 @@ def test_a_stochastic_gradient_sampler_alone_is_near_or_says_that_it_is_not(netw
         assert len(entries) == 20
         assert np.median([e["runs"][sampler]["seconds"] for e in entries]) < 25, sampler
         assert np.median(relative_errors(benchmark, entries, sampler)) < 0.05, sampler
-    large = [e for e in large if "sgnht" in e["runs"]]
-    assert len(large) == 20
     assert np.median(relative_errors(benchmark, large, "sgnht")) < 0.1
     for entries, sampler, fewest in (
         (small, "sghmc", 20),
         (small, "sgnht", 16),
         (large, "sgnht", 2),
+        (large, "sghmc", 6),
         (small, "sghmc/500", 4),
     ):
         made = [e for e in entries if sampler in e["runs"]]
@@ -123,7 +122,7 @@ def test_every_sampler_is_tried_and_what_settles_is_right(networks, benchmark):
         pairs = [(e["reference"]["value"], x) for e in asked for x in e["runs"][name]["estimates"]]
         settled += [(exact, x) for exact, x in pairs if benchmark.settled(x)]
         assert not any(benchmark.settled(x) and None in benchmark.rest(x) for _, x in pairs)
-    assert len(settled) == 3
+    assert len(settled) == 2
     assert all(abs(x["value"] / exact - 1) < 0.01 for exact, x in settled)
 
 
