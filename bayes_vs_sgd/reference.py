@@ -37,7 +37,7 @@ MOST_NUMBERS = 10**8
 """Recorded of all positions."""
 NUM_REPLICATES, NUM_PARTICLES, TARGET_ESS = 8, 1000, 0.5
 MEMORY = "memory"
-"""Attribute of a tree of particles: how much of the likelihood a stage's moves remember, at most."""
+"""Attribute of a tree of particles: how much of the likelihood a stage's moves remember at most, on average over replicates."""
 MOST_PARAMETERS = 250
 """Of a model that particles are tried on: their covariance is one of ``NUM_PARTICLES`` draws."""
 
@@ -150,7 +150,7 @@ def by_particles(
     )
     cost = tree["sample_stats"]["num_gradients"].to_numpy()
     cost[:] = sum(ladder.num_gradients for ladder in ladders) / cost.size
-    tree.attrs[MEMORY] = max(float(ladder.memory.max()) for ladder in ladders)
+    tree.attrs[MEMORY] = float(np.mean([ladder.memory.max() for ladder in ladders]))
     return tree
 
 
