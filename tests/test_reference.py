@@ -76,10 +76,8 @@ def test_particles_stand_for_their_weights():
 
 @pytest.mark.law
 def test_particles_that_do_not_arrive_are_no_posterior(two_wells, monkeypatch):
-    monkeypatch.setattr("bayes_vs_sgd.reference.NUM_REPLICATES", 2)
-    monkeypatch.setattr("bayes_vs_sgd.reference.NUM_PARTICLES", 100)
     monkeypatch.setattr("bayes_vs_sgd.tempered.MOST_STAGES", 1)
-    assert by_particles(two_wells, 0, ["loss"]) is None
+    assert by_particles(two_wells, 0, ["loss"], num_particles=100, num_replicates=2) is None
 
 
 @pytest.mark.law
