@@ -23,6 +23,7 @@ import bayes_vs_sgd as bvs
 MODELS = Path(__file__).parents[1] / "models"
 CASES = {  # file, settings, chains, steps
     "regression, 5 weights": ("linear_regression.py", {}, 64, 4_000),
+    "regression, 50 weights": ("linear_regression.py", {"covariance": (1.0,) * 50}, 64, 2_000),
     "4-10-10-10-4, linear": ("deep_linear.py", {"widths": (4, 10, 10, 10, 4), "num_examples": 1024}, 16, 1_000),
     "4-16-4, tanh": ("tanh_network.py", {"widths": (4, 16, 4), "num_examples": 1024}, 16, 1_000),
 }

@@ -183,4 +183,4 @@ def test_the_ratios_to_peers():
     assert ensemble["PyTorch, plain loop"] > 500
     assert ensemble["PyTorch, torch.func.vmap"] > 6
     steps = {row["model"]: row["ratio"] for row in numbers("benchmarks/anisotropic_step.json")["rows"]}
-    assert all(ratio < 1.5 for model, ratio in steps.items() if not model.startswith("regression"))
+    assert all(ratio < 1.5 for model, ratio in steps.items() if model != "regression, 5 weights")
