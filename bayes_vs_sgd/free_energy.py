@@ -25,7 +25,7 @@ from .curvature import reference_point
 from .diagnostics import finite_or_none
 from .errors import InputError
 from .estimate import Estimate, differ, from_replicates
-from .ladder import learning_coefficient_and_multiplicity, mean_loss_at, thermodynamic_integral
+from .ladder import energies, learning_coefficient_and_multiplicity, thermodynamic_integral
 from .model import Model
 from .posterior import Posterior
 from .predictive import example_losses, prediction_distance, predictive
@@ -239,7 +239,7 @@ def _from_ladders(target: Posterior, runs: list[Ladder]) -> dict[str, Any]:
         asymptotic = precision * at_optimum + lambda_ * np.log(precision) - (m - 1) * np.log(np.log(precision))
         found["asymptotic_log_evidence"] = -float(asymptotic)
     at = 1 / np.log(n) / beta if n > 2 else np.inf
-    wbic = [mean_loss_at(run, at, beta) for run in runs] if at <= 1 and not local else None
+    wbic = [energies(run)(at) / beta for run in runs] if at <= 1 and not local else None
     found["wbic"] = None if wbic is None else from_replicates(wbic)
     parts = [_at_the_end(target, run, optimum, at_optimum) for run in runs]
     errors = {"held_out": float(np.mean([part.pop("held_out_error", 0.0) for part in parts]))}  # over the examples

@@ -79,11 +79,6 @@ def thermodynamic_integral(run: Ladder, every: int = 1) -> float:
     return -energies(run, every).integral()
 
 
-def mean_loss_at(run: Ladder, t: float, beta: float) -> float:
-    """E_t[n L]."""
-    return energies(run)(t) / beta
-
-
 def learning_coefficient_and_multiplicity(
     run: Ladder, beta: float, num_examples: int, best: float, most: float
 ) -> tuple[float, float, float, float] | None:

@@ -64,8 +64,6 @@ MOST_HALVINGS = 6
 """Times that a step size at which chains are lost is halved."""
 FIRST_SHARE = 0.5
 """Share of the time that the first of two samplers has."""
-PARTICLES_EACH = 4
-"""Particles a parameter, whose covariance is theirs."""
 APART = 3.0
 """Standard errors by which two samplers may differ."""
 VAGUE = 0.1
@@ -211,7 +209,7 @@ def _until_precise(job: Job, baseline: float) -> tuple[xr.DataTree, tuple]:
     dynamics, more = choose(job.target, job.settings, job.key, job.seconds_left, job.folder)
     num_draws, name, halvings, again, kept = job.settings.num_draws, "draws", 0, 1, None
     if isinstance(dynamics, TemperedParticles):  # which begin anew, twice as many
-        num_draws, again = max(num_draws, PARTICLES_EACH * job.target.model.num_parameters), 3
+        num_draws, again = dynamics.num_particles, 3
     while True:
         before = time.monotonic()
         try:
@@ -254,7 +252,7 @@ def _too_coarse(tree: xr.DataTree, job: Job) -> bool:
 def _run(job: Job, target: Posterior, dynamics: Dynamics, num_draws: int, name: str, **more: Any) -> xr.DataTree:
     """Draws of loss and squared norm; those that are there already are kept."""
     if isinstance(dynamics, TemperedParticles):
-        return _run_particles(job, target, num_draws)
+        return _run_particles(job, target, max(num_draws, dynamics.num_particles))
     thinning = more.pop("thinning", 1)
     settings: dict[str, Any] = {"num_chains": job.settings.chains(target.model.num_parameters)}
     tree = simulate(
@@ -278,10 +276,9 @@ def _run(job: Job, target: Posterior, dynamics: Dynamics, num_draws: int, name: 
 
 def _run_particles(job: Job, target: Posterior, num_particles: int) -> xr.DataTree:
     """The same by particles, a replicate a chain."""
-    number = max(num_particles, PARTICLES_EACH * target.model.num_parameters)
     seconds, count = max(job.seconds_left, 0.0), job.settings.chains(target.model.num_parameters)
     say = partial(print, file=sys.stderr, flush=True) if job.progress else lambda line: None
-    tree = by_particles(target, job.key, OBSERVED, job.folder / "tempering", say, seconds, number, count)
+    tree = by_particles(target, job.key, OBSERVED, job.folder / "tempering", say, seconds, num_particles, count)
     if tree is None:
         raise InputError(
             f"particles do not reach the posterior within {job.settings.max_seconds:g} s: give --max-seconds, or --sampler nuts"

@@ -29,8 +29,8 @@ OVERDAMPED = 0.1
 PILOT_SHARE = 0.4
 """Share of the time in which chains come to where the law is."""
 KINDS = {"sgld": SGLD, "rmsprop-sgld": RMSpropSGLD, "adam-sgld": AdamSGLD, "sghmc": SGHMC, "sgnht": SGNHT}
-MOST_TEMPERED = 300
-"""Parameters above which particles are not asked."""
+MOST_TEMPERED, PARTICLES_EACH = 300, 4
+"""Parameters above which particles are not asked; particles a parameter at least, whose covariance is theirs."""
 FLAT, SOFTEST = 1e-5, 1e-30
 """Curvature over the largest below which a direction is flat but for rounding; curvature of a prior that has none."""
 NUM_WARMUP = 500
@@ -70,7 +70,7 @@ def choose(
                 f"smc has particles that move along their covariance: for at most {MOST_TEMPERED} parameters, not "
                 f"{model.num_parameters}; give --sampler nuts"
             )
-        return TemperedParticles(), {}
+        return TemperedParticles(num_particles=max(settings.num_draws, PARTICLES_EACH * model.num_parameters)), {}
     if name in ("nuts", "mala", "mclmc"):
         made = {"nuts": NUTS(target_acceptance_rate=ACCEPTANCE), "mala": MALA(), "mclmc": AdjustedMCLMC()}[name]
         return made, {"num_warmup": NUM_WARMUP} | start_of(target, settings)

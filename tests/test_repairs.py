@@ -137,10 +137,10 @@ def test_isotropy_alone_leaves_the_size_of_the_noise_to_the_batch(two):
     [(bvs.SGD(0.1, 8), 1), (bvs.SGD(0.1, 8, momentum=0.9), 0.1), (bvs.SGD(0.1, 8, sampling="shuffled"), 15 / 8)],
 )
 def test_isotropic_noise_of_the_same_trace_has_its_own_temperature(two, dynamics, factor):
-    """N beta = 2 d B (1 - mu) / (eta tr C), within five errors of 4,096 draws of a square of one direction, .022 at most."""
+    """N beta = 2 d B (1 - mu) / (eta tr C), to the four digits that it has."""
     isotropic = repaired(two, dynamics, ["isotropy"], None).dynamics
     expected = 2 * 2 * 8 / (0.1 * two.noise.trace) * factor
-    assert isotropic_scale(two, isotropic) == pytest.approx(expected, rel=0.11)
+    assert isotropic_scale(two, isotropic) == pytest.approx(expected, rel=5e-4)
     assert isotropic_scale(two, repaired(two, bvs.Adam(0.01, 8), ["isotropy"], None).dynamics) is None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..curvature import DENSE, example_gradients
-from ..dynamics.gradients import Gradient, first_draw
+from ..dynamics.gradients import Gradient
 from ..dynamics.noise import StableNoise, batch_size_of
 from ..model import Position
 from ..posterior import Posterior
@@ -41,13 +41,20 @@ def gradient_samples(
 ) -> Float[Array, "s d"]:
     """Gradients drawn at a position, one a row; each at the beginning of an epoch."""
     keys = jax.random.split(key, num_draws)
-    return jax.lax.map(lambda key: first_draw(gradient, target, key, position), keys, batch_size=256)
+    return jax.lax.map(lambda key: drawn(target, gradient, position, key), keys, batch_size=256)
 
 
 @eqx.filter_jit
 def mean_gradient(target: Posterior, position: Position) -> Float[Array, " d"]:
     """Gradient of the loss on all examples."""
     return target.flat(jax.grad(target.model.loss)(position))
+
+
+def drawn(target: Posterior, gradient: Gradient, position: Position, key: Array) -> Float[Array, " d"]:
+    """One gradient at a position, at the beginning of an epoch."""
+    key_state, key_draw = jax.random.split(key)
+    state = gradient.init(target.model.num_examples, key_state)
+    return target.flat(gradient.estimate(target, key_draw, state, position)[0])
 
 
 def noise_covariance(

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from ..comparison.stationarity import hopeless, unsettled
 from ..diagnostics import ratio_of_means
 from ..dynamics.base import Dynamics
-from ..dynamics.gradients import Gradient, first_draw
+from ..dynamics.gradients import Gradient
 from ..margins import MARGINS, Margins
 from ..model import Position
 from ..posterior import Posterior
@@ -33,7 +33,7 @@ from ..theory.quadratic import production_rate
 from .assumption import Assumption, from_interval, measured
 from .isotropy import COMMUTATION
 from .local import FLAT, Local
-from .noise import mean_gradient
+from .noise import drawn, mean_gradient
 
 BALANCE, EXPONENT, REPETITION = 0.1, 0.1, 0.1
 """Margins: of the ratio of the two sides, of an exponent, of a ratio of variances."""
@@ -60,7 +60,7 @@ def _both_sides(target, gradient, positions, key):
 
     def one(given):
         position, key = given
-        kick = first_draw(gradient, target, key, position)
+        kick = drawn(target, gradient, position, key)
         slope = mean_gradient(target, position)
         return (target.flat(position) - center) @ slope, kick @ kick
 
@@ -93,7 +93,7 @@ def noise_over_the_law(target: Posterior, gradient: Gradient, positions: Positio
 def _noise(target, gradient, positions, key):
     def one(given):
         position, key = given
-        return first_draw(gradient, target, key, position) - mean_gradient(target, position)
+        return drawn(target, gradient, position, key) - mean_gradient(target, position)
 
     keys = jax.random.split(key, len(jax.tree.leaves(positions)[0]))
     return jax.lax.map(one, (positions, keys), batch_size=256)

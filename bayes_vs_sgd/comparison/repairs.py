@@ -8,17 +8,19 @@ the dynamics is Langevin dynamics, whose law is the posterior up to its step.
 from collections.abc import Iterable
 from typing import Any
 
-import jax
 import numpy as np
 
+from ..assumptions.noise import noise_samples, num_draws
 from ..dynamics import Dynamics, FullBatch, GaussianNoise, Gradient, IsotropicNoise, Minibatch, Optimizer, StableNoise
 from ..dynamics.noise import batch_size_of, noise_batch
-from ..dynamics.rotated_noise import RotatedNoise, mean_square
+from ..dynamics.rotated_noise import RotatedNoise
 from ..dynamics.white_noise import WhiteNoise
 from ..model import Model
 from .plan import Walk
 from .run import Study
 
+NUM_DRAWS = 4096
+"""Of noise whose trace is not that of the examples."""
 ONE_SIZE = "noise of one size"
 REPAIRS = {
     "update rule": "plain SGD in the place of its update rule",
@@ -133,8 +135,10 @@ def isotropic_scale(study: Study, dynamics: Dynamics) -> float | None:
     turned = dynamics.gradient.gradient if isinstance(dynamics.gradient, RotatedNoise) else dynamics.gradient
     batch = batch_size_of(turned, study.model.num_examples)
     if batch is None:
-        target, place = study.target(study.scale), study.minimum.position
-        square = float(mean_square(turned, target, place, jax.random.key(study.seed)))
+        target = study.target(study.scale)
+        number = min(NUM_DRAWS, num_draws(target))
+        noise = noise_samples(target, turned, study.minimum.position, study.seed, number)
+        square = float(np.mean(np.sum(noise**2, axis=1)))
     else:  # of batches there is none where all examples are fitted, but for rounding
         square = 0.0 if study.theory is None else study.noise.trace / batch
     temperature = float(dynamics.step_time) * square / (2 * study.model.num_parameters * (1 - dynamics.momentum))

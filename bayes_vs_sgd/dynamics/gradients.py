@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Int, UInt32
 
 from ..errors import InputError
 from ..model import Model, Position
@@ -42,13 +42,6 @@ class Gradient(eqx.Module):
     def settings(self) -> dict[str, Any]:
         """How it is drawn, as plain values."""
         return {"batch_size": getattr(self, "batch_size", None), "sampling": self.name}
-
-
-def first_draw(gradient: Gradient, target: Posterior, key: Array, position: Position) -> Float[Array, " d"]:
-    """One gradient at a position, at the beginning of an epoch."""
-    key_state, key_draw = jax.random.split(key)
-    state = gradient.init(target.model.num_examples, key_state)
-    return target.flat(gradient.estimate(target, key_draw, state, position)[0])
 
 
 class FullBatch(Gradient):

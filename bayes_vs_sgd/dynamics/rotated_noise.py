@@ -2,14 +2,13 @@
 
 from typing import Any, ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..model import Model, Position
 from ..posterior import Posterior
-from .gradients import Gradient, first_draw
+from .gradients import Gradient
 
 
 class RotatedNoise(Gradient):
@@ -55,14 +54,3 @@ class RotatedNoise(Gradient):
     def settings(self) -> dict[str, Any]:
         """What is turned."""
         return super().settings | {"turned": self.gradient.settings}
-
-
-@eqx.filter_jit
-def mean_square(gradient: Gradient, target: Posterior, position: Position, key: Array, num_draws: int = 4096) -> Array:
-    """E |nu|^2 of a gradient's noise at a position, the trace of its covariance, by draws at the beginning of epochs."""
-    mean = target.flat(jax.grad(target.model.loss)(position))
-
-    def square(key: Array) -> Array:
-        return jnp.sum((first_draw(gradient, target, key, position) - mean) ** 2)
-
-    return jnp.mean(jax.lax.map(square, jax.random.split(key, num_draws), batch_size=256))
